@@ -1,0 +1,201 @@
+// base/config.hpp - every macro a user may set, an essay each, and the refusal of wrong values
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/os.hpp"
+
+// HYBRIDLOOP_CONFIG_HEADER       a file name in quotes         default: none
+//
+//   Read before anything below, so that a program keeps its settings in one place.
+#if defined(HYBRIDLOOP_CONFIG_HEADER)
+#include HYBRIDLOOP_CONFIG_HEADER
+#endif
+
+// HYBRIDLOOP_NAMESPACE           a name                        default hybridloop
+//
+//   For a vendored copy that must not meet another one in the same program.
+#ifndef HYBRIDLOOP_NAMESPACE
+#define HYBRIDLOOP_NAMESPACE hybridloop
+#define HYBRIDLOOP_DEFAULTED_NAMESPACE
+#endif
+
+// HYBRIDLOOP_FAST_PATH           full | mini | off             default full
+//
+//   Where a loop sleeps unless loop_options::path says otherwise. full: on a futex word
+//   while nothing is watched, in the poller while something is. mini: only ever on the
+//   futex word; a companion thread sleeps in the poller. off: always in the poller.
+#ifndef HYBRIDLOOP_FAST_PATH
+#define HYBRIDLOOP_FAST_PATH full
+#define HYBRIDLOOP_DEFAULTED_FAST_PATH
+#endif
+#define HYBRIDLOOP_PASTE_(a, b) a##b
+#define HYBRIDLOOP_PASTE(a, b) HYBRIDLOOP_PASTE_(a, b)
+#define HYBRIDLOOP_KNOWN_PATH_full 1
+#define HYBRIDLOOP_KNOWN_PATH_mini 1
+#define HYBRIDLOOP_KNOWN_PATH_off 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PATH_, HYBRIDLOOP_FAST_PATH)
+#error "HYBRIDLOOP_FAST_PATH: write full, mini or off, without quotes"
+#endif
+
+// HYBRIDLOOP_POLLER              auto | epoll                  default auto
+//
+//   The kernel interface behind watch(). Linux has epoll; the other shims follow.
+#ifndef HYBRIDLOOP_POLLER
+#define HYBRIDLOOP_POLLER auto
+#define HYBRIDLOOP_DEFAULTED_POLLER
+#endif
+#define HYBRIDLOOP_KNOWN_POLLER_auto 1
+#define HYBRIDLOOP_KNOWN_POLLER_epoll 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
+#error "HYBRIDLOOP_POLLER: write auto or epoll, without quotes; other pollers are not there yet"
+#endif
+
+// HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
+//
+//   The hot queue between posters and the loop, 64 bytes a slot: 4096 slots stay in a
+//   second-level cache. Rounded up to a power of two. Default of loop_options::ring_capacity.
+#ifndef HYBRIDLOOP_RING_CAPACITY
+#define HYBRIDLOOP_RING_CAPACITY 4096
+#define HYBRIDLOOP_DEFAULTED_RING_CAPACITY
+#endif
+#if HYBRIDLOOP_RING_CAPACITY < 2 || HYBRIDLOOP_RING_CAPACITY > 16777216
+#error "HYBRIDLOOP_RING_CAPACITY: between 2 and 16777216 slots"
+#endif
+
+// HYBRIDLOOP_ARENA_CAPACITY      blocks, 0 to 2^24             default 65536
+//
+//   Pre-allocated blocks of 128 bytes into which a full ring spills and which large closures
+//   use. Untouched blocks cost address space only. Default of loop_options::arena_capacity.
+#ifndef HYBRIDLOOP_ARENA_CAPACITY
+#define HYBRIDLOOP_ARENA_CAPACITY 65536
+#define HYBRIDLOOP_DEFAULTED_ARENA_CAPACITY
+#endif
+#if HYBRIDLOOP_ARENA_CAPACITY < 0 || HYBRIDLOOP_ARENA_CAPACITY > 16777216
+#error "HYBRIDLOOP_ARENA_CAPACITY: between 0 and 16777216 blocks"
+#endif
+
+// HYBRIDLOOP_TASK_SIZE           bytes, a multiple of 16       default 48
+//
+//   Closures up to this size live in the ring's slot; larger ones take an arena block. 48
+//   makes a slot of 64 bytes. Changes the layout: use one value for the whole program, and a
+//   plain decimal number (it becomes part of a name).
+#ifndef HYBRIDLOOP_TASK_SIZE
+#define HYBRIDLOOP_TASK_SIZE 48
+#define HYBRIDLOOP_DEFAULTED_TASK_SIZE
+#endif
+#if HYBRIDLOOP_TASK_SIZE < 32 || HYBRIDLOOP_TASK_SIZE > 1024 || HYBRIDLOOP_TASK_SIZE % 16 != 0
+#error "HYBRIDLOOP_TASK_SIZE: a multiple of 16 between 32 and 1024"
+#endif
+
+// HYBRIDLOOP_CACHE_LINE          bytes, 32 to 256              default 64
+//
+//   Distance kept between words written by different threads. Ours rather than
+//   std::hardware_destructive_interference_size, which moves with -mtune. Changes the layout.
+#ifndef HYBRIDLOOP_CACHE_LINE
+#define HYBRIDLOOP_CACHE_LINE 64
+#define HYBRIDLOOP_DEFAULTED_CACHE_LINE
+#endif
+#if HYBRIDLOOP_CACHE_LINE != 32 && HYBRIDLOOP_CACHE_LINE != 64 && HYBRIDLOOP_CACHE_LINE != 128 && \
+    HYBRIDLOOP_CACHE_LINE != 256
+#error "HYBRIDLOOP_CACHE_LINE: 32, 64, 128 or 256"
+#endif
+
+// HYBRIDLOOP_SPIN_NS             nanoseconds, 0 to 1000000     default 10000
+//
+//   The longest look at empty queues before parking. Adaptive below that, 0 on one CPU.
+//   Default of loop_options::spin.
+#ifndef HYBRIDLOOP_SPIN_NS
+#define HYBRIDLOOP_SPIN_NS 10000
+#define HYBRIDLOOP_DEFAULTED_SPIN_NS
+#endif
+#if HYBRIDLOOP_SPIN_NS < 0 || HYBRIDLOOP_SPIN_NS > 1000000
+#error "HYBRIDLOOP_SPIN_NS: between 0 (never spin) and 1000000 (a millisecond)"
+#endif
+
+// HYBRIDLOOP_RESCUE_MS           milliseconds, 0 = off         default 0
+//
+//   A safety period: no sleep lasts longer, and one that ends this way and finds work is
+//   counted as loop_stats::rescued. It would hide a lost wake, so it is off.
+#ifndef HYBRIDLOOP_RESCUE_MS
+#define HYBRIDLOOP_RESCUE_MS 0
+#define HYBRIDLOOP_DEFAULTED_RESCUE_MS
+#endif
+#if HYBRIDLOOP_RESCUE_MS < 0
+#error "HYBRIDLOOP_RESCUE_MS: 0 (off) or a positive number of milliseconds"
+#endif
+
+// HYBRIDLOOP_STATS               0 | 1                         default 1
+//
+//   0 leaves loop_stats at zero where counting costs a store of its own or a clock read.
+#ifndef HYBRIDLOOP_STATS
+#define HYBRIDLOOP_STATS 1
+#define HYBRIDLOOP_DEFAULTED_STATS
+#endif
+#if HYBRIDLOOP_STATS != 0 && HYBRIDLOOP_STATS != 1
+#error "HYBRIDLOOP_STATS: 0 or 1"
+#endif
+
+// HYBRIDLOOP_MALLOC, HYBRIDLOOP_FREE     functions             default std::malloc, std::free
+//
+//   What is not pre-allocated: tasks beyond ring and arena, closures larger than a block, the
+//   tables of descriptors and due timers. Ring, arena and timer records come from the kernel
+//   in whole pages, because those are zero and cost nothing until touched.
+#if defined(HYBRIDLOOP_MALLOC) != defined(HYBRIDLOOP_FREE)
+#error "HYBRIDLOOP_MALLOC and HYBRIDLOOP_FREE: define both or neither"
+#endif
+#ifndef HYBRIDLOOP_MALLOC
+#define HYBRIDLOOP_MALLOC ::std::malloc
+#define HYBRIDLOOP_FREE ::std::free
+#define HYBRIDLOOP_DEFAULTED_MALLOC
+#endif
+
+// HYBRIDLOOP_SCHEDULE_POINT(name)        a statement           default: nothing
+//
+//   Stands in every race window of the default traits, so that a test can stop a thread there.
+#ifndef HYBRIDLOOP_SCHEDULE_POINT
+#define HYBRIDLOOP_SCHEDULE_POINT(name) static_cast<void>(name)
+#define HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
+#endif
+
+// The inline namespace carries the version and every macro that changes a layout or a body.
+#define HYBRIDLOOP_ABI_(task, line, stats, rescue) v0_1_task##task##_line##line##_s##stats##_r##rescue
+#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue) HYBRIDLOOP_ABI_(task, line, stats, rescue)
+#define HYBRIDLOOP_ABI                                                                \
+  HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
+                    HYBRIDLOOP_RESCUE_MS)
+#define HYBRIDLOOP_OPEN            \
+  namespace HYBRIDLOOP_NAMESPACE { \
+  inline namespace HYBRIDLOOP_ABI {
+#define HYBRIDLOOP_CLOSE \
+  }                      \
+  }
+
+HYBRIDLOOP_OPEN
+
+// Where a loop may sleep.
+enum class fast_path : std::uint8_t { full, mini, off };
+
+namespace detail {
+
+// From here on the code says these; the macros are never spelled again.
+inline constexpr std::size_t default_ring_capacity = HYBRIDLOOP_RING_CAPACITY;
+inline constexpr std::size_t default_arena_capacity = HYBRIDLOOP_ARENA_CAPACITY;
+inline constexpr std::size_t task_size = HYBRIDLOOP_TASK_SIZE;
+inline constexpr std::size_t cache_line = HYBRIDLOOP_CACHE_LINE;
+inline constexpr std::chrono::nanoseconds default_spin{HYBRIDLOOP_SPIN_NS};
+inline constexpr std::int64_t rescue_ns = std::int64_t{HYBRIDLOOP_RESCUE_MS} * 1000000;
+inline constexpr bool stats_kept = HYBRIDLOOP_STATS == 1;
+inline constexpr fast_path default_path = fast_path::HYBRIDLOOP_FAST_PATH;
+
+// Bounds of one turn, so that nothing starves: what is over waits for the next turn.
+inline constexpr std::size_t timers_per_turn = 1024;
+inline constexpr std::size_t tasks_per_turn = 1024;
+inline constexpr std::size_t microtasks_per_turn = 1024;
+inline constexpr std::size_t events_per_turn = 128;
+
+}  // namespace detail
+
+HYBRIDLOOP_CLOSE

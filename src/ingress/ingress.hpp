@@ -1,0 +1,275 @@
+// ingress/ingress.hpp - the one door through which work enters: ring, then spill, in order
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+#include "base/error.hpp"
+#include "ingress/ring.hpp"
+#include "ingress/room.hpp"
+#include "ingress/spill.hpp"
+#include "task/arena.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Traits>
+class ingress {
+ public:
+  using ring_type = ring<Traits>;
+  using spill_type = spill<Traits>;
+  using node = typename spill_type::node;
+
+  ingress(void* slots, std::size_t ring_capacity, void* blocks, std::size_t arena_capacity) noexcept
+      : ring_(slots, ring_capacity), arena_(blocks, arena_capacity) {}
+
+  // Any thread. `strong` says how to publish, `look` is called after publishing and may find the loop
+  // gone: nothing of this object is touched after that. `when_full` is asked when the ring is; on
+  // the loop thread it first lets go of the slots that were run, so the ring is tried once more.
+  template <class Build, class F, class Policy, class Look>
+  post_result offer(F&& f, const Policy& when_full, bool strong, const Look& look) {
+    unique_task::room<std::decay_t<F>> place(arena_);
+    if (!place.had()) out_of_memory<Build>();
+    std::uint64_t index = 0;
+    overflow policy{};
+    answer got = claim(index);
+    if (got == answer::full) {
+      policy = when_full();
+      got = claim(index);
+    }
+    switch (got) {
+      case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
+      case answer::closed: return post_result::closed;
+      case answer::full: break;
+    }
+    return offer_spill<Build>(place, std::forward<F>(f), policy, strong, look);
+  }
+
+  // Any thread. The ring or nothing: never waits, never spills.
+  template <class Build, class F, class Look>
+  post_result offer_ring(F&& f, bool strong, const Look& look) {
+    unique_task::room<std::decay_t<F>> place(arena_);
+    if (!place.had()) out_of_memory<Build>();
+    std::uint64_t index = 0;
+    switch (claim(index)) {
+      case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
+      case answer::closed: return post_result::closed;
+      case answer::full: break;
+    }
+    return post_result::full;
+  }
+
+  // Any thread. The caller then sets the close bit of the status word; only that ends the loop.
+  void close() noexcept {
+    ring_.close();
+    spill_.close();
+    room_.call();
+  }
+  bool closed() const noexcept { return ring_.is_closed(); }
+
+  std::uint64_t posts() const noexcept { return ring_.tail() + spill_.spilled(); }
+  std::uint64_t spilled() const noexcept { return spill_.spilled(); }
+  arena<Traits>& blocks() noexcept { return arena_; }
+  const arena<Traits>& blocks() const noexcept { return arena_; }
+  const waiting_room<Traits>& room() const noexcept { return room_; }
+
+  // The loop thread from here on.
+  //
+  // Runs the oldest accepted task that can run: run(task), then destroys it. False when there is
+  // none, or when the oldest is claimed and not yet published.
+  template <class Build, class Run>
+  bool run_next(Run&& run) {
+    node* spilled = spill_.taken();
+    if (spilled == nullptr || ring_.head() < spilled->ticket) {
+      if (ring_.published(ring_.head())) {
+        run_slot<Build>(run);
+        return true;
+      }
+      if (spilled != nullptr) return false;  // an unpublished slot below the ticket holds it back
+      spilled = spill_.front();
+      if (spilled == nullptr) return false;
+      if (ring_.head() < spilled->ticket) return run_next<Build>(run);
+    }
+    if (!spill_type::published(*spilled)) return false;
+    run_node<Build>(run, *spilled);
+    return true;
+  }
+
+  // Takes what spilled, so that it keeps its place. Cheap when nothing did.
+  void look_at_spill() noexcept { spill_.front(); }
+
+  // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
+  // out of the drain, and before parking.
+  void publish_head() noexcept {
+    ring_.publish_head(oldest_running_);
+    room_.call();
+  }
+
+  // Claimed, whether published or not, counts as work.
+  bool empty() noexcept {
+    return ring_.head() == ring_.tail() && spill_.front() == nullptr;
+  }
+  std::size_t backlog() const noexcept {
+    return static_cast<std::size_t>(ring_.tail() - ring_.head());
+  }
+  bool can_run() noexcept {
+    const node* spilled = spill_.front();
+    if (spilled != nullptr && ring_.head() >= spilled->ticket) return spill_type::published(*spilled);
+    return ring_.published(ring_.head());
+  }
+  std::size_t capacity() const noexcept { return ring_.capacity(); }
+
+  // What the last look before a sleep compares: copied before the sleep is published, because
+  // from then on the loop may be somebody else's.
+  struct bookmark {
+    std::uint64_t head;
+    const node* front;
+    bool front_is_next;
+  };
+  bookmark mark() noexcept {
+    const node* front = spill_.front();
+    return {ring_.head(), front, front != nullptr && ring_.head() >= front->ticket};
+  }
+  bool news_before_sleep(const bookmark& at) const noexcept {
+    if (at.front_is_next) return spill_.news_before_sleep(at.front);
+    if (ring_.published_before_sleep(at.head)) return true;
+    return at.front == nullptr && spill_.news_before_sleep(nullptr);
+  }
+
+  // Destroys what was accepted and never run. Waits for claims that are not yet published.
+  void destroy_all() noexcept {
+    while (!empty()) {
+      const bool some = run_next<build_tag>([](unique_task&) {});
+      if (!some) Traits::kernel::yield();
+    }
+    publish_head();
+  }
+
+ private:
+  using answer = typename ring_type::answer;
+  static constexpr std::uint64_t nobody = ~std::uint64_t{0};
+
+  template <class Build>
+  [[noreturn]] static void out_of_memory() {
+    refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: post");
+  }
+
+  // A producer that finds the spill not empty spills too.
+  answer claim(std::uint64_t& index) noexcept {
+    if (!spill_.empty()) return ring_.is_closed() ? answer::closed : answer::full;
+    return ring_.claim(index);
+  }
+
+  // Publishes on every way out: a constructor that throws leaves an empty task, a tombstone.
+  template <class Publish, class Look>
+  struct publisher {
+    const Publish& publish;
+    const Look& look;
+    ~publisher() {
+      publish();
+      Traits::schedule_point("published");
+      look();
+    }
+  };
+
+  template <class Build, class Place, class F, class Look>
+  post_result fill(std::uint64_t index, Place& place, F&& f, bool strong, const Look& look) {
+    Traits::schedule_point("claimed");
+    const auto publish = [this, index, strong] { ring_.publish(index, strong); };
+    const publisher<decltype(publish), Look> on_exit{publish, look};
+    ring_.task_at(index).emplace(place, std::forward<F>(f));
+    return post_result::accepted;
+  }
+
+  template <class Build, class Place, class F, class Look>
+  post_result offer_spill(Place& place, F&& f, overflow when_full, bool strong, const Look& look) {
+    void* memory = arena_.take_block();
+    if (memory == nullptr && when_full == overflow::fail) return post_result::full;
+    if (memory == nullptr && when_full == overflow::block) {
+      std::uint64_t index = 0;
+      switch (wait_for_room(index, memory)) {
+        case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
+        case answer::closed: return post_result::closed;
+        case answer::full: break;  // but a block was had
+      }
+    }
+    if (memory == nullptr) memory = arena_.take(sizeof(node), alignof(node));
+    if (memory == nullptr) out_of_memory<Build>();
+    node* mine = ::new (memory) node;
+    mine->ticket = ring_.tail();
+    Traits::schedule_point("ticket");
+    if (!spill_.push(*mine)) {
+      give(*mine);
+      return post_result::closed;
+    }
+    Traits::schedule_point("spilled");
+    const auto publish = [mine] { spill_type::publish(*mine); };
+    const publisher<decltype(publish), Look> on_exit{publish, look};
+    mine->task.emplace(place, std::forward<F>(f));
+    return post_result::accepted;
+  }
+
+  answer wait_for_room(std::uint64_t& index, void*& memory) noexcept {
+    const typename waiting_room<Traits>::visit here(room_);
+    for (;;) {
+      const std::uint32_t seen = here.epoch();
+      const answer got = claim(index);
+      if (got != answer::full) return got;
+      memory = arena_.take_block();
+      if (memory != nullptr) return answer::full;
+      Traits::schedule_point("no-room");
+      here.sleep(seen);
+    }
+  }
+
+  void give(node& n) noexcept {
+    n.~node();
+    arena_.give(&n, sizeof(node), alignof(node));
+  }
+
+  // Whatever leaves the task (a return, an exception), the closure is destroyed and the slot is
+  // done. The private head has moved before, so a nested run goes on with the next slot; the
+  // published one stops at the oldest slot that still runs.
+  template <class Build, class Run>
+  void run_slot(Run& run) {
+    struct done {
+      ingress& in;
+      unique_task& task;
+      bool outermost;
+      ~done() {
+        task.reset();
+        if (outermost) in.oldest_running_ = nobody;
+      }
+    };
+    const std::uint64_t index = ring_.head();
+    ring_.advance();
+    const done guard{*this, ring_.task_at(index), oldest_running_ == nobody};
+    if (guard.outermost) oldest_running_ = index;
+    if (guard.task) run(guard.task);
+  }
+
+  template <class Build, class Run>
+  void run_node(Run& run, node& n) {
+    struct done {
+      ingress& in;
+      node& mine;
+      ~done() { in.give(mine); }
+    };
+    spill_.pop();
+    const done guard{*this, n};
+    if (n.task) run(n.task);
+  }
+
+  ring_type ring_;
+  arena<Traits> arena_;
+  spill_type spill_;
+  waiting_room<Traits> room_;
+  std::uint64_t oldest_running_ = nobody;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,121 @@
+// loop/commands.hpp - what other threads have the loop thread do: timers and watches
+#pragma once
+
+#include <cerrno>
+#include <utility>
+
+#include "loop/core.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Commands travel through the ingress, in order with the same thread's posts, are never refused for
+// room, and are not counted as tasks. They carry ids, so a late one finds nobody.
+
+template <class Traits>
+struct timer_command : command_base {
+  enum class verb : std::uint8_t { start, release, move, ref, unref };
+
+  timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
+
+  void operator()() {
+    auto& all = loop->timers_;
+    switch (what) {
+      case verb::start: return start();
+      case verb::release: return all.release(id);
+      case verb::move: return all.move(id, loop->cached_now());
+      case verb::ref: return all.set_referenced(id, true);
+      case verb::unref: return all.set_referenced(id, false);
+    }
+  }
+
+  // A loop that is closing ends its timers, also those that are still on their way.
+  void start() {
+    if (!loop->ended) return loop->timers_.start(id, loop->cached_now());
+    if (loop->timers_.end(id) == timers<Traits>::ending::unplace) loop->timers_.release(id);
+  }
+
+  core<Traits>* loop;
+  timer_id id;
+  verb what;
+};
+
+template <class Traits, class Build>
+struct watch_command : command_base {
+  enum class verb : std::uint8_t { attach, detach, modify, ref, unref };
+
+  watch_command(core<Traits>& c, verb v, watch_id i, interest w = interest::none) noexcept
+      : loop(&c), id(i), wanted(w), what(v) {}
+
+  void operator()() {
+    watch_record<Traits>* r = loop->watch_table_.any(id);
+    if (r == nullptr) return;
+    switch (what) {
+      case verb::attach: return attach(*r);
+      case verb::detach: return loop->watches_.detach(loop->poller, *r);
+      case verb::modify: return modify(*r);
+      case verb::ref: return loop->watches_.set_referenced(*r, true);
+      case verb::unref: return loop->watches_.set_referenced(*r, false);
+    }
+  }
+
+  void attach(watch_record<Traits>& r) {
+    if (loop->watch_table_.find(id) == nullptr || r.attached) return;  // ended on its way here
+    const int refused = loop->ended ? ECANCELED : loop->template attach<Build>(r);
+    if (refused != 0) report(r, refused);
+  }
+
+  void modify(watch_record<Traits>& r) {
+    if (!r.attached) return;
+    const int refused = loop->watches_.modify(loop->poller, r, wanted);
+    if (refused != 0) report(r, refused);
+  }
+
+  // The refusal reaches the callback, which then never runs again.
+  void report(watch_record<Traits>& r, int number) {
+    struct end {
+      core<Traits>* loop;
+      watch_record<Traits>& r;
+      ~end() {
+        --r.running;
+        loop->watch_table_.end(loop->watch_table_.id_of(r));
+        loop->watches_.detach(loop->poller, r);
+      }
+    };
+    ready what_happened;
+    what_happened.error = true;
+    what_happened.native_error = number;
+    what_happened.id = id;
+    ++r.running;
+    const end guard{loop, r};
+    if (number == ECANCELED) return;
+    ++loop->ran;
+    r.call(what_happened);
+  }
+
+  core<Traits>* loop;
+  watch_id id;
+  interest wanted;
+  verb what;
+};
+
+// unwatch(id, done) from another thread: off the poller first, then done.
+template <class Traits, class F>
+struct unwatch_command : command_base {
+  template <class Given>
+  unwatch_command(core<Traits>& c, watch_id i, Given&& f)
+      : loop(&c), id(i), done(std::forward<Given>(f)) {}
+
+  void operator()() {
+    if (watch_record<Traits>* r = loop->watch_table_.any(id)) loop->watches_.detach(loop->poller, *r);
+    ++loop->ran;
+    done();
+  }
+
+  core<Traits>* loop;
+  watch_id id;
+  F done;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

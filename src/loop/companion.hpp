@@ -1,0 +1,75 @@
+// loop/companion.hpp - fast_path::mini's second thread, which sleeps in the poller for the loop
+#pragma once
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <exception>
+#include <thread>
+
+#include "base/clock.hpp"
+#include "base/error.hpp"
+#include "poller/contract.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Started by the first watch. It waits in the poller and posts what became ready; level-triggered
+// registrations are one-shot, so it hears of each once until the loop thread has run the callback
+// and armed it again. It blocks all signals: they are for threads the program knows.
+//
+// Edge [companion]: Z1 the stopper sets the flag (release) and rings; Z2 the companion sees it
+// (acquire) and leaves. A latched bell, so a ring before the wait ends the wait.
+template <class Traits>
+class companion {
+ public:
+  companion() = default;
+  companion(const companion&) = delete;
+  companion& operator=(const companion&) = delete;
+
+  // The loop thread. 0, or the errno of a refused thread.
+  template <class Build, class Core>
+  int start(Core& c) noexcept {
+    if (thread_.joinable()) return 0;
+    const typename Traits::kernel::signals_blocked quiet;
+    int refused = 0;
+    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve(c); }); },
+                    [&refused](const std::exception_ptr&) { refused = EAGAIN; });
+    return refused;
+  }
+
+  // The destructor of the loop.
+  template <class Poller>
+  void stop(Poller& p) noexcept {
+    if (!thread_.joinable()) return;
+    leave_.store(true, std::memory_order_release);  // [companion] Z1
+    if (Poller::ring(p.bell()) != 0) fail("the kernel refuses to ring the companion's bell");
+    thread_.join();
+  }
+
+ private:
+  // A ready descriptor on its way to the loop thread.
+  template <class Core>
+  struct arrival : command_base {
+    arrival(Core& c, const poll_event& e) noexcept : loop(&c), event(e) {}
+    void operator()() { loop->deliver(event); }
+    Core* loop;
+    poll_event event;
+  };
+
+  template <class Core>
+  void serve(Core& c) {
+    poll_event events[events_per_turn];
+    while (!leave_.load(std::memory_order_acquire)) {  // [companion] Z2
+      const int got = c.poller.wait(events, events_per_turn, never);
+      if (got < 0) Traits::kernel::yield();
+      for (int i = 0; i < got; ++i) c.template send<build_tag>(arrival<Core>(c, events[i]));
+    }
+  }
+
+  typename Traits::template atomic<bool> leave_{false};
+  std::thread thread_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,287 @@
+// loop/core.hpp - the memory of a loop: everything that its handles, timers and posters share
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <utility>
+
+#include "base/bits.hpp"
+#include "base/clock.hpp"
+#include "base/error.hpp"
+#include "ingress/ingress.hpp"
+#include "loop/companion.hpp"
+#include "loop/doorbell.hpp"
+#include "loop/frames.hpp"
+#include "loop/options.hpp"
+#include "loop/wakeup.hpp"
+#include "loop/watches.hpp"
+#include "task/fifo.hpp"
+#include "timer/timers.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// One mapping holds the core, the ring and the arena; pages are touched when they are used. It is
+// counted: the loop holds it, and every handle, and it goes with the last of them.
+//
+// Edge [core]: who frees it sees everything the others did. Q1 a holder lets go (release), Q2 the
+// last one finds zero (acquire).
+template <class Traits>
+class core {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using doorbell_type = doorbell<Traits>;
+  using poller_type = typename Traits::poller;
+  using clock = typename Traits::clock;
+
+  // nullptr, and the code says why.
+  static core* create(const loop_options& asked, std::error_code& code) noexcept {
+    loop_options options = asked;
+    constexpr std::size_t most = std::size_t{1} << 24;
+    if (options.ring_capacity > most || options.arena_capacity > most || options.spin.count() < 0) {
+      code = errc::invalid_argument;
+      return nullptr;
+    }
+    options.ring_capacity = round_up_to_power_of_two(options.ring_capacity);
+    const layout sizes(options);
+    void* memory = Traits::kernel::map(sizes.total);
+    doorbell_type* door = memory == nullptr ? nullptr : doorbell_type::acquire();
+    if (door == nullptr) {
+      if (memory != nullptr) Traits::kernel::unmap(memory, sizes.total);
+      code = std::make_error_code(std::errc::not_enough_memory);
+      return nullptr;
+    }
+    core* made = ::new (memory) core(options, sizes, *door);
+    const int refused = options.path == fast_path::off ? made->open_poller() : 0;
+    if (refused == 0) return made;
+    code = system_error_code(refused);
+    made->let_go();
+    return nullptr;
+  }
+
+  core(const core&) = delete;
+  core& operator=(const core&) = delete;
+
+  void hold() noexcept { holders_.fetch_add(1, std::memory_order_relaxed); }  // a hint; the caller holds one
+  void let_go() noexcept {
+    if (holders_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;  // [core] Q1, Q2
+    doorbell_type& bell = door;
+    const std::size_t bytes = mapped_;
+    this->~core();
+    Traits::kernel::unmap(this, bytes);
+    bell.release();
+  }
+
+  // ---- Any thread ----
+
+  bool runs_here() const noexcept { return loop_frame::runs(this); }
+
+  // Posts follow the options; what the loop sends to itself is never refused for room.
+  template <class Build, class F>
+  post_result post(F&& f, overflow when_full) {
+    doorbell_type* bell = &door;
+    const bool strong = bell->strong();
+    return in.template offer<Build>(
+        std::forward<F>(f), [this, when_full] { return full_policy(when_full); }, strong,
+        [bell, strong] { bell->look(strong); });
+  }
+
+  template <class Build, class F>
+  post_result try_post(F&& f) {
+    doorbell_type* bell = &door;
+    const bool strong = bell->strong();
+    const auto look = [bell, strong] { bell->look(strong); };
+    const post_result first = in.template offer_ring<Build>(std::forward<F>(f), strong, look);
+    if (first != post_result::full || !runs_here()) return first;
+    in.publish_head();
+    return in.template offer_ring<Build>(std::forward<F>(f), strong, look);
+  }
+
+  // Without a look: the caller owes one.
+  template <class Build, class F>
+  post_result post_quietly(F&& f) {
+    return in.template offer<Build>(
+        std::forward<F>(f), [this] { return full_policy(options.when_full); }, true, [] {});
+  }
+
+  template <class Build, class F>
+  bool send(F&& f) {
+    commands_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    if (post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted) return true;
+    commands_.fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
+    return false;
+  }
+
+  void close() noexcept {
+    in.close();
+    Traits::schedule_point("closing");
+    door.tell(status::close);  // [close] C2, with the CAS in there
+  }
+
+  nanos cached_now() const noexcept { return now_.get(); }
+  static nanos read_now() noexcept { return read_clock<clock>(); }
+
+  std::uint64_t posts() const noexcept {
+    const std::uint64_t all = in.posts();
+    const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
+    return all > own ? all - own : 0;
+  }
+
+  // For as long as one of these lives and is true, the caller is the loop: it runs it, or it has
+  // borrowed it while nobody did.
+  class ownership {
+   public:
+    explicit ownership(core& c) noexcept : core_(c), runs_(c.runs_here()) {
+      if (!runs_) borrowed_ = c.wake.borrow();
+    }
+    ownership(const ownership&) = delete;
+    ownership& operator=(const ownership&) = delete;
+    ~ownership() {
+      if (borrowed_) core_.wake.give_back();
+    }
+    explicit operator bool() const noexcept { return runs_ || borrowed_; }
+
+   private:
+    core& core_;
+    bool runs_;
+    bool borrowed_ = false;
+  };
+
+  // ---- The loop thread ----
+
+  // Called where the ring is full, by any thread.
+  overflow full_policy(overflow asked) noexcept {
+    if (!runs_here()) return asked;
+    in.publish_head();
+    return asked == overflow::block ? overflow::spill : asked;
+  }
+
+  int open_poller() noexcept {
+    const int refused = poller.open();
+    if (refused == 0) door.bell.store(poller.bell(), std::memory_order_release);  // [bell] B3
+    return refused;
+  }
+
+  // 0, or an errno.
+  template <class Build>
+  int attach(watch_record<Traits>& r) noexcept {
+    const int refused = open_poller();
+    if (refused != 0) return refused;
+    if (options.path == fast_path::mini) {
+      watches_.serve_companion();
+      const int unstarted = companion_.template start<Build>(*this);
+      if (unstarted != 0) return unstarted;
+    }
+    return watches_.attach(poller, r);
+  }
+
+  bool sleeps_in_poller() const noexcept {
+    return options.path == fast_path::off ||
+           (options.path == fast_path::full && watches_.registered() != 0);
+  }
+
+  // A descriptor became ready. Callbacks are counted here, their microtasks by whoever calls.
+  void deliver(const poll_event& event) {
+    watches_.deliver(poller, event, [this](watch_record<Traits>& r, const ready& what) {
+      ++ran;
+      r.call(what);
+      return !wake.told(status::stop);
+    });
+  }
+
+  void refresh_now() noexcept { now_.set(read_now()); }
+
+  // No task, timer, watch or guard that would keep run_until_idle().
+  bool nothing_left() noexcept {
+    return in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
+           watches_.referenced() <= 0 && holds.load(std::memory_order_acquire) == 0;  // [hold] Y2
+  }
+
+  void end_timers_and_watches() noexcept {
+    timers_.end_all(false);
+    watches_.end_all(poller);
+  }
+
+  // The destructor of the loop: nothing runs, everything is destroyed.
+  void tear_down() noexcept {
+    close();
+    while (!in.room().empty()) Traits::kernel::yield();
+    companion_.stop(poller);
+    while (!wake.borrow()) Traits::kernel::yield();
+    wake.bury();
+    while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
+    do {
+      in.destroy_all();
+      deferred.clear();
+      microtasks.clear();
+      timers_.end_all(true);
+      watches_.end_all(poller);
+    } while (!in.empty());
+    poller.close();
+  }
+
+ private:
+  // Where things lie in the mapping.
+  struct layout {
+    explicit layout(const loop_options& options) noexcept
+        : ring(round_up(sizeof(core))),
+          arena(round_up(ring + options.ring_capacity * sizeof(typename detail::ring<Traits>::slot))),
+          total(arena + detail::arena<Traits>::bytes(options.arena_capacity)) {}
+    static std::size_t round_up(std::size_t n) noexcept { return (n + 127) / 128 * 128; }
+    std::size_t ring, arena, total;
+  };
+
+  core(const loop_options& o, const layout& sizes, doorbell_type& d) noexcept
+      : door(d),
+        wake(d),
+        options(o),
+        in(reinterpret_cast<unsigned char*>(this) + sizes.ring, o.ring_capacity,
+           reinterpret_cast<unsigned char*>(this) + sizes.arena, o.arena_capacity),
+        watches_(watch_table_),
+        mapped_(sizes.total) {
+    refresh_now();
+  }
+  ~core() = default;
+
+ public:
+  doorbell_type& door;
+  wakeup<Traits> wake;
+  const loop_options options;
+  ingress<Traits> in;
+  task_fifo deferred;
+  task_fifo microtasks;
+  timers<Traits> timers_;
+  watch_table<Traits> watch_table_;
+  watches<Traits> watches_;
+  poller_type poller;
+  companion<Traits> companion_;
+
+  // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire).
+  atomic<std::size_t> holds{0};
+
+  // Written by the loop thread, read by stats().
+  tally<Traits> turns, tasks, rescued, parks_channel, parks_poller, spun_ns, parked_ns, micro_left;
+  tally<Traits, std::size_t> ring_high, timer_count, watch_count;
+  tally<Traits> stale_events;
+
+  // The loop thread.
+  std::size_t ran = 0;  // by the innermost run()
+  bool ended = false;   // close was seen; timers and watches are gone
+  nanos spin = 0;       // how long the next look may last
+  std::uint32_t spin_misses = 0;
+  bool may_spin = false;
+
+ private:
+  atomic<std::uint64_t> commands_{0};
+  atomic<std::size_t> holders_{1};
+  tally<Traits, nanos> now_;
+  const std::size_t mapped_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,114 @@
+// loop/invoke.hpp - a caller that waits for what its task returns
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "base/error.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Where a result waits for its caller. A reference is kept as a pointer, void as nothing.
+template <class R>
+class result_place {
+ public:
+  template <class F>
+  void fill(F&& f) {
+    value_.emplace(std::forward<F>(f)());
+  }
+  R take() { return std::move(*value_); }
+
+ private:
+  std::optional<R> value_;
+};
+template <class R>
+class result_place<R&> {
+ public:
+  template <class F>
+  void fill(F&& f) {
+    value_ = &std::forward<F>(f)();
+  }
+  R& take() { return *value_; }
+
+ private:
+  R* value_ = nullptr;
+};
+template <>
+class result_place<void> {
+ public:
+  template <class F>
+  void fill(F&& f) {
+    std::forward<F>(f)();
+  }
+  void take() {}
+};
+
+// Lives on the stack of the caller of invoke().
+//
+// Edge [answer]: I1 the loop thread leaves the result, then state = done or dropped, release: its
+// last touch. I2 the caller reads the state, acquire, then the result. The wake that follows I1
+// uses only the word's address, so the caller may be gone by then.
+template <class Traits, class R, class Build>
+class awaited {
+ public:
+  // The task that answers. Destroyed without having run, it answers "dropped".
+  template <class F>
+  class asking {
+   public:
+    asking(awaited& place, F& f) noexcept : place_(&place), f_(&f) {}
+    asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_) {}
+    asking& operator=(asking&&) = delete;
+    ~asking() {
+      if (place_ != nullptr) place_->answer(dropped);
+    }
+
+    void operator()() {
+      awaited& place = *place_;
+      trap<Build>([&] { place.result_.fill(*f_); },
+                      [&](std::exception_ptr error) { place.error_ = std::move(error); });
+      place_ = nullptr;
+      place.answer(done);
+    }
+
+   private:
+    awaited* place_;
+    F* f_;
+  };
+
+  // False when the task was dropped.
+  bool wait() noexcept {
+    std::uint32_t seen = state_.load(std::memory_order_acquire);  // [answer] I2
+    while (seen == waiting) {
+      Traits::parker::wait(state_, waiting, never);
+      seen = state_.load(std::memory_order_acquire);  // [answer] I2
+    }
+    return seen == done;
+  }
+
+  R take() {
+    if (error_) rethrow<Build>(std::move(error_));
+    return result_.take();
+  }
+
+ private:
+  enum : std::uint32_t { waiting, done, dropped };
+
+  void answer(std::uint32_t state) noexcept {
+    auto& word = state_;
+    word.store(state, std::memory_order_release);  // [answer] I1
+    Traits::parker::wake_one(word);
+  }
+
+  typename Traits::template atomic<std::uint32_t> state_{waiting};
+  result_place<R> result_;
+  std::exception_ptr error_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,207 @@
+// loop/loop_events.hpp - definitions: the loop's timers and watches
+#pragma once
+
+#include <cerrno>
+#include <type_traits>
+#include <utility>
+
+#include "loop/commands.hpp"
+#include "loop/loop.hpp"
+
+HYBRIDLOOP_OPEN
+
+// ---- Time ----
+
+template <class Traits>
+template <class Build, class F>
+timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f) {
+  using command = detail::timer_command<Traits>;
+  if (core_->in.closed()) return {};
+  auto* made = core_->timers_.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how);
+  if (made == nullptr) {
+    detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: timer");
+  }
+  const timer_id id = core_->timers_.id_of(*made);
+  if (core_->runs_here()) {
+    core_->timers_.start(id, core_->cached_now());
+    return id;
+  }
+  if (core_->template send<Build>(command(*core_, command::verb::start, id))) return id;
+  if (core_->timers_.end(id) == detail::timers<Traits>::ending::unplace) core_->timers_.discard(id);
+  return {};
+}
+
+template <class Traits>
+template <class Rep, class Period, class F, class Build>
+timer_id basic_loop<Traits>::after(std::chrono::duration<Rep, Period> delay, F&& f) {
+  const nanos span = detail::to_nanos(delay);
+  const nanos deadline =
+      span == detail::never ? detail::never : detail::saturating_add(core::read_now(), span);
+  return arm<Build>(deadline, 0, repeat::fixed_rate, std::forward<F>(f));
+}
+
+template <class Traits>
+template <class F, class Build>
+timer_id basic_loop<Traits>::at(time_point deadline, F&& f) {
+  return arm<Build>(detail::to_nanos(deadline), 0, repeat::fixed_rate, std::forward<F>(f));
+}
+
+template <class Traits>
+template <class Rep, class Period, class F, class Build>
+timer_id basic_loop<Traits>::every(std::chrono::duration<Rep, Period> period, F&& f, repeat how) {
+  const nanos span = detail::to_nanos(period);
+  HYBRIDLOOP_CONTRACT(span > 0, "every() needs a period above zero");
+  return arm<Build>(detail::saturating_add(core::read_now(), span), span, how, std::forward<F>(f));
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
+  using command = detail::timer_command<Traits>;
+  using moving = typename detail::timers<Traits>::moving;
+  const moving state = core_->timers_.announce_move(id, detail::to_nanos(deadline));
+  if (state == moving::unknown) return false;
+  if (core_->runs_here()) {
+    core_->timers_.move(id, core_->cached_now());
+    return true;
+  }
+  return state == moving::already ||
+         core_->template send<Build>(command(*core_, command::verb::move, id));
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::cancel(timer_id id) {
+  using command = detail::timer_command<Traits>;
+  using ending = typename detail::timers<Traits>::ending;
+  const ending how = core_->timers_.end(id);
+  if (how == ending::unplace) {
+    if (core_->runs_here()) {
+      core_->timers_.release(id);
+    } else {
+      // Refused by a closed loop, whose own end releases it.
+      core_->template send<Build>(command(*core_, command::verb::release, id));
+    }
+  }
+  return how != ending::unknown;
+}
+
+// ---- Descriptors ----
+
+template <class Traits>
+template <class F, class Build>
+watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f) {
+  std::error_code code;
+  const watch_id id = watch<F, Build>(handle, what, std::forward<F>(f), code);
+  detail::throw_if<Build>(code, "hybridloop: watch");
+  return id;
+}
+
+template <class Traits>
+template <class F, class Build>
+watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
+                                   std::error_code& code) {
+  using command = detail::watch_command<Traits, Build>;
+  using closure = std::decay_t<F>;
+  code = core_->in.closed() ? make_error_code(errc::closed) : std::error_code();
+  if (code) return {};
+  auto* made = core_->watch_table_.make(core_->in.blocks(),
+                                        detail::ready_callable<closure>{std::forward<F>(f)}, handle, what);
+  if (made == nullptr) {
+    code = std::make_error_code(std::errc::not_enough_memory);
+    return {};
+  }
+  const watch_id id = core_->watch_table_.id_of(*made);
+  int refused = 0;
+  if (const typename core::ownership own(*core_); own) {
+    refused = core_->template attach<Build>(*made);
+  } else if (core_->template send<Build>(command(*core_, command::verb::attach, id))) {
+    return id;
+  } else {
+    refused = ECANCELED;
+  }
+  if (refused == 0) return id;
+  core_->watch_table_.end(id);
+  core_->watch_table_.give(*made);
+  code = refused == ECANCELED ? make_error_code(errc::closed) : detail::system_error_code(refused);
+  return {};
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::modify(watch_id id, interest what) {
+  using command = detail::watch_command<Traits, Build>;
+  if (const typename core::ownership own(*core_); own) {
+    auto* r = core_->watch_table_.find(id);
+    return r != nullptr && r->attached && core_->watches_.modify(core_->poller, *r, what) == 0;
+  }
+  return core_->watch_table_.find(id) != nullptr &&
+         core_->template send<Build>(command(*core_, command::verb::modify, id, what));
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::unwatch(watch_id id) {
+  using command = detail::watch_command<Traits, Build>;
+  if (!core_->watch_table_.end(id)) return false;
+  if (const typename core::ownership own(*core_); own) {
+    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
+  } else {
+    // Refused by a closed loop, whose own end takes it off.
+    core_->template send<Build>(command(*core_, command::verb::detach, id));
+  }
+  return true;
+}
+
+template <class Traits>
+template <class F, class Build>
+bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
+  using command = detail::unwatch_command<Traits, std::decay_t<F>>;
+  if (!core_->watch_table_.end(id)) return false;
+  if (core_->runs_here()) {
+    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
+    defer<F, Build>(std::forward<F>(done));
+  } else {
+    core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
+  }
+  return true;
+}
+
+// ---- What keeps run_until_idle() ----
+
+template <class Traits>
+template <class Build, class Id>
+void basic_loop<Traits>::set_referenced(Id id, bool wanted) {
+  using command = std::conditional_t<std::is_same_v<Id, timer_id>, detail::timer_command<Traits>,
+                                     detail::watch_command<Traits, Build>>;
+  using verb = typename command::verb;
+  command order(*core_, wanted ? verb::ref : verb::unref, id);
+  if (core_->runs_here()) {
+    order();
+  } else {
+    core_->template send<Build>(order);
+  }
+}
+
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::ref(timer_id id) {
+  set_referenced<Build>(id, true);
+}
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::unref(timer_id id) {
+  set_referenced<Build>(id, false);
+}
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::ref(watch_id id) {
+  set_referenced<Build>(id, true);
+}
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::unref(watch_id id) {
+  set_referenced<Build>(id, false);
+}
+
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,156 @@
+// loop/wakeup.hpp - the loop's own side of its status word: entering, leaving, lending, sleeping
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/clock.hpp"
+#include "loop/doorbell.hpp"
+#include "loop/traits.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Edge [hand]: the loop's private state passes from one running thread to the next.
+//
+//   who stops being the loop                who becomes it
+//   N1  status -> idle, CAS, release        N2  status: idle -> awake or lent, CAS, acquire
+template <class Traits>
+class wakeup {
+ public:
+  explicit wakeup(doorbell<Traits>& door) noexcept : door_(door) {}
+
+  std::uint32_t word() const noexcept {
+    return door_.word.load(std::memory_order_acquire);  // [close] C3
+  }
+  bool running() const noexcept {
+    const std::uint32_t m = status::mode_of(word());
+    return m == status::awake || status::asleep(m);
+  }
+  bool told(std::uint32_t bits) const noexcept { return (word() & bits) != 0; }
+  void forget(std::uint32_t bits) noexcept {
+    door_.word.fetch_and(~bits, std::memory_order_acq_rel);  // [close] C3
+  }
+
+  // Becomes the loop thread. Waits for a borrower; false when another thread is running the loop.
+  bool enter() noexcept {
+    std::uint32_t seen = word();
+    for (;;) {
+      const std::uint32_t m = status::mode_of(seen);
+      if (m == status::idle) {
+        if (change(seen, status::with_mode(seen, status::awake))) return true;
+      } else if (m == status::lent) {
+        const std::uint32_t asked = seen | status::wanted;
+        if (asked == seen || change(seen, asked)) Traits::parker::wait(door_.word, asked, never);
+        seen = word();
+      } else {
+        return false;
+      }
+    }
+  }
+  void leave() noexcept { turn_to(status::idle); }
+
+  // Becomes the loop for a moment, while nobody runs it.
+  bool borrow() noexcept {
+    std::uint32_t seen = word();
+    while (status::mode_of(seen) == status::idle) {
+      if (change(seen, status::with_mode(seen, status::lent))) return true;
+    }
+    return false;
+  }
+  void give_back() noexcept {
+    const std::uint32_t was = turn_to(status::idle);
+    if ((was & status::wanted) != 0) Traits::parker::wake_one(door_.word);
+  }
+
+  void bury() noexcept { turn_to(status::dead); }
+
+  // [sleep] L1. False when something was told that a sleeper would not hear; then look again.
+  bool publish(std::uint32_t sleep) noexcept {
+    std::uint32_t seen = word();
+    for (;;) {
+      if ((seen & (status::stop | status::close | status::wanted)) != 0) {
+        forget(status::wanted);
+        return false;
+      }
+      if (door_.word.compare_exchange_weak(seen, status::with_mode(seen, sleep),
+                                           std::memory_order_seq_cst,   // [sleep] L1
+                                           std::memory_order_acquire)) {  // a hint; the loop repeats
+        published_ = status::with_mode(seen, sleep);
+        return true;
+      }
+    }
+  }
+
+  // What the channel's wait compares with.
+  std::uint32_t published() const noexcept { return published_; }
+  const auto& sleeping_word() const noexcept { return door_.word; }
+
+  // True when nobody else ended the sleep.
+  bool wake_self() noexcept {
+    std::uint32_t seen = word();
+    while (status::asleep(seen)) {
+      if (change(seen, status::with_mode(seen, status::awake))) return true;
+    }
+    return false;
+  }
+
+  // Chooses who pays for [sleep] from now on, by the posts since the last park. Call before
+  // publish(); the barrier() after it is the one that makes a change safe.
+  void choose_fence(std::uint64_t posts) noexcept {
+    const std::uint64_t fresh = posts - posts_seen_;
+    posts_seen_ = posts;
+    posts_per_park_ = (posts_per_park_ * 7 + (fresh < 65536 ? fresh : 65536) * 16) / 8;
+    owes_barrier_ = !symmetric_;
+    if (symmetric_ && wants_asymmetric() && Traits::barrier::available()) {
+      set_symmetric(false);
+      owes_barrier_ = true;
+    } else if (!symmetric_ && wants_symmetric()) {
+      set_symmetric(true);
+    }
+  }
+
+  // After publish(), before the last look.
+  void barrier() noexcept {
+    if (!owes_barrier_ || Traits::barrier::issue()) return;
+    set_symmetric(true);
+    Traits::barrier::issue_last();
+  }
+
+ private:
+  static constexpr std::uint64_t many_posts = 16 * 64;
+  static constexpr std::uint64_t few_posts = 16 * 16;
+
+  bool wants_asymmetric() const noexcept {
+    if constexpr (Traits::fence == fence_policy::adaptive) return posts_per_park_ > many_posts;
+    return Traits::fence == fence_policy::asymmetric;
+  }
+  bool wants_symmetric() const noexcept {
+    return Traits::fence == fence_policy::adaptive && posts_per_park_ < few_posts;
+  }
+  void set_symmetric(bool value) noexcept {
+    symmetric_ = value;
+    door_.symmetric.store(value ? 1 : 0, std::memory_order_seq_cst);  // [fence] the flag, then a barrier
+  }
+
+  bool change(std::uint32_t& seen, std::uint32_t next) noexcept {
+    return door_.word.compare_exchange_weak(seen, next, std::memory_order_acq_rel,  // [hand] N1, N2
+                                            std::memory_order_acquire);  // a hint; the caller repeats
+  }
+  std::uint32_t turn_to(std::uint32_t m) noexcept {
+    std::uint32_t seen = word();
+    while (!change(seen, status::with_mode(seen, m))) {
+    }
+    return seen;
+  }
+
+  doorbell<Traits>& door_;
+  std::uint32_t published_ = 0;
+  bool symmetric_ = true;
+  bool owes_barrier_ = false;
+  std::uint64_t posts_seen_ = 0;
+  std::uint64_t posts_per_park_ = 0;  // sixteenths, a running mean
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

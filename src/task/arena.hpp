@@ -1,0 +1,125 @@
+// task/arena.hpp - pre-allocated blocks for tasks that the ring cannot hold
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/config.hpp"
+#include "task/index_stack.hpp"
+#include "task/memory.hpp"
+#include "task/unique_task.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+inline constexpr std::size_t block_size = task_size <= 80 ? 128 : (task_size + 48 + 63) / 64 * 64;
+
+// A fixed number of blocks, taken and given back by any thread without a lock. Blocks that were
+// never used are taken in order, so an arena that is never needed touches no memory. Behind it
+// stands the heap, for closures larger than a block and for an arena that is used up.
+template <class Traits>
+class arena final : public block_source {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using link = atomic<std::uint32_t>;
+
+  // Bytes of zeroed memory for `capacity` blocks and their links, aligned to a cache line.
+  static constexpr std::size_t bytes(std::size_t capacity) noexcept {
+    return capacity * (block_size + sizeof(link));
+  }
+
+  arena(void* zeroed, std::size_t capacity) noexcept
+      : blocks_(static_cast<unsigned char*>(zeroed)),
+        links_(reinterpret_cast<link*>(blocks_ + capacity * block_size)),
+        capacity_(static_cast<std::uint32_t>(capacity)) {}
+
+  // A block, or nullptr when all are in use.
+  void* take_block() noexcept {
+    const std::uint32_t index = free_.pop(link_of());
+    if (index != stack::none) return blocks_ + std::size_t{index} * block_size;
+    std::uint32_t fresh = fresh_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (fresh < capacity_) {
+      if (fresh_.compare_exchange_weak(fresh, fresh + 1, std::memory_order_relaxed)) {  // ours alone: a block nobody had
+        return blocks_ + std::size_t{fresh} * block_size;
+      }
+    }
+    return nullptr;
+  }
+
+  void give_block(void* block) noexcept {
+    const std::uint32_t gave = given_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    raise_high(taken() - gave);
+    const auto offset = static_cast<std::size_t>(static_cast<unsigned char*>(block) - blocks_);
+    free_.push(static_cast<std::uint32_t>(offset / block_size), link_of());
+  }
+
+  // A block if one is left and large enough, else from the heap, counted.
+  void* take(std::size_t size, std::size_t alignment) noexcept override {
+    if (size <= block_size && alignment <= block_alignment) {
+      if (void* block = take_block()) return block;
+    }
+    heap_tasks_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    return heap_take(size, alignment);
+  }
+
+  void give(void* memory, std::size_t, std::size_t alignment) noexcept override {
+    if (owns(memory)) {
+      give_block(memory);
+    } else {
+      heap_give(memory, alignment);
+    }
+  }
+
+  bool owns(const void* memory) const noexcept {
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    const auto first = reinterpret_cast<std::uintptr_t>(blocks_);
+    return address >= first && address - first < std::size_t{capacity_} * block_size;
+  }
+
+  // Any thread; exact while nobody takes or gives.
+  std::size_t in_use() const noexcept {
+    return taken() - given_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+  std::size_t high() const noexcept {
+    const std::size_t highest = high_.load(std::memory_order_relaxed);  // a hint; statistics
+    const std::size_t now = in_use();
+    return now > highest ? now : highest;
+  }
+  std::uint64_t heap_tasks() const noexcept {
+    return heap_tasks_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+
+ private:
+  using stack = index_stack<Traits>;
+  static constexpr std::size_t block_alignment = 64;
+
+  auto link_of() noexcept {
+    return [this](std::uint32_t index) -> link& { return links_[index]; };
+  }
+  std::uint32_t taken() const noexcept {
+    return free_.pops() + fresh_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+  // The number in use only falls when a block is given back, so looking here misses no peak.
+  void raise_high(std::uint32_t used) noexcept {
+    std::uint32_t high = high_.load(std::memory_order_relaxed);  // a hint; statistics
+    while (used > high && used <= capacity_ &&
+           !high_.compare_exchange_weak(high, used, std::memory_order_relaxed)) {  // a hint; statistics
+    }
+  }
+
+  unsigned char* const blocks_;
+  link* const links_;
+  const std::uint32_t capacity_;
+
+  alignas(cache_line) stack free_;
+  atomic<std::uint32_t> fresh_{0};
+  alignas(cache_line) atomic<std::uint32_t> given_{0};
+  atomic<std::uint32_t> high_{0};
+  atomic<std::uint64_t> heap_tasks_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,41 @@
+// wait/bell.hpp - a kernel object that any thread can ring and a poller hears
+#pragma once
+
+#include <cstdint>
+
+#include "base/handle.hpp"
+#include "wait/kernel.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if HYBRIDLOOP_OS(LINUX)
+// An eventfd that sits in an epoll set edge-triggered and is never read: each write is an edge.
+// Only a saturated counter (2^64 - 2 rings) makes no edge; then one read makes room again.
+template <class Kernel>
+struct eventfd_bell {
+  static int open() noexcept { return Kernel::eventfd(); }
+
+  // Any thread, any signal handler. 0, or the errno that could not be mended.
+  static int ring(native_handle bell) noexcept {
+    for (int tries = 0;; ++tries) {
+      const std::uint64_t one = 1;
+      const int wrote = Kernel::write(bell, &one, sizeof one);
+      if (wrote == static_cast<int>(sizeof one)) return 0;
+      if (wrote == -EAGAIN) {
+        std::uint64_t count = 0;
+        Kernel::read(bell, &count, sizeof count);
+      } else if (wrote != -EINTR && tries >= ring_tries) {
+        return wrote < 0 ? -wrote : EIO;
+      } else if (wrote != -EINTR) {
+        Kernel::yield();
+      }
+    }
+  }
+
+  static constexpr int ring_tries = 100;
+};
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

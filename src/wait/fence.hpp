@@ -1,0 +1,57 @@
+// wait/fence.hpp - the barrier that a sleeper pays so that posters need not
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "wait/kernel.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// membarrier(2), private expedited: returns when every other thread of the process has passed a
+// full barrier. Registration is per process and may take a scheduler round, so it is done when a
+// loop first wants it.
+#if HYBRIDLOOP_OS(LINUX)
+template <class Kernel>
+struct process_barrier {
+  // Whether issue() may be counted on.
+  static bool available() noexcept {
+    int state = known().load(std::memory_order_relaxed);  // a hint; asking twice is harmless
+    if (state == unknown) {
+      state = Kernel::membarrier(Kernel::membarrier_register_expedited) == 0 ? yes : no;
+      known().store(state, std::memory_order_relaxed);  // a hint; asking twice is harmless
+    }
+    return state == yes;
+  }
+
+  // False when the kernel has come to refuse it (a sandbox, a restored checkpoint).
+  static bool issue() noexcept {
+    if (Kernel::membarrier(Kernel::membarrier_expedited) == 0) return true;
+    return Kernel::membarrier(Kernel::membarrier_register_expedited) == 0 &&
+           Kernel::membarrier(Kernel::membarrier_expedited) == 0;
+  }
+
+  // The one barrier on the way back to symmetric posting, after issue() failed: the slow command,
+  // which needs no registration, and where even that is refused a pause in which the other CPUs'
+  // store buffers have long drained.
+  static void issue_last() noexcept {
+    known().store(no, std::memory_order_relaxed);  // a hint; asking twice is harmless
+    if (Kernel::membarrier(Kernel::membarrier_global) == 0) return;
+    for (int i = 0; i < 1000; ++i) Kernel::yield();
+  }
+
+ private:
+  enum : int { unknown, yes, no };
+  static std::atomic<int>& known() noexcept {
+    static std::atomic<int> state{unknown};
+    return state;
+  }
+};
+
+template <class Kernel>
+using system_barrier = process_barrier<Kernel>;
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,46 @@
+// wait/parker.hpp - sleeping on a 32-bit word until another thread wakes it or a deadline comes
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+
+#include "base/clock.hpp"
+#include "wait/kernel.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// What a parker is. A traits type may bring another one of the same shape.
+//
+//   wait(word, expected, deadline)   returns when the word no longer holds `expected`, when it was
+//                                    woken, when the deadline passed, or for no reason at all: the
+//                                    caller looks at the word. Deadlines are absolute.
+//   wake_one(word), wake_all(word)   any thread, any signal handler. Only the address is used: the
+//                                    word may be gone, then at worst a stranger wakes for no reason.
+#if HYBRIDLOOP_OS(LINUX)
+template <class Kernel>
+struct futex_parker {
+  static constexpr const char* name = "futex";
+
+  template <class Word>
+  static void wait(const Word& word, std::uint32_t expected, nanos deadline) noexcept {
+    static_assert(sizeof(Word) == 4, "the kernel compares 32 bits");
+    Kernel::futex_wait(&word, expected, deadline);
+  }
+  template <class Word>
+  static void wake_one(const Word& word) noexcept {
+    Kernel::futex_wake(&word, 1);
+  }
+  template <class Word>
+  static void wake_all(const Word& word) noexcept {
+    Kernel::futex_wake(&word, (std::numeric_limits<int>::max)());
+  }
+};
+
+template <class Kernel>
+using system_parker = futex_parker<Kernel>;
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,15 @@
+// main.cpp - one binary for all tests; says first what it was built from
+#define DOCTEST_CONFIG_IMPLEMENT
+#include <doctest/doctest.h>
+
+#include <cstdio>
+
+#include <hybridloop.hpp>
+
+int main(int argc, char** argv) {
+  std::printf("hybridloop %d.%d.%d, parker %s, poller %s\n", HYBRIDLOOP_VERSION_MAJOR,
+              HYBRIDLOOP_VERSION_MINOR, HYBRIDLOOP_VERSION_PATCH,
+              hybridloop::default_traits::parker::name, hybridloop::loop::poller_name());
+  doctest::Context context(argc, argv);
+  return context.run();
+}
