@@ -42,6 +42,7 @@
 #include "ingress/spill.hpp"
 #include "ingress/room.hpp"
 #include "ingress/ingress.hpp"
+#include "ingress/stream.hpp"
 
 #include "timer/record.hpp"
 #include "timer/wheel.hpp"

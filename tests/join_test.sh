@@ -216,6 +216,11 @@ edges_sound() { part <<'E'
   tail.load(std::memory_order_relaxed);              // a hint; push looks again
 E
   edges; }
+edge_of_one_line() { part <<'E'
+// Edge [free]: who frees it sees all.
+  if (holders.fetch_sub(1, std::memory_order_acq_rel) != 1) return;  // [free] F1, F2
+E
+  edges; }
 edge_bare() { echo 'a.load(std::memory_order_relaxed);' | part
   refused 'src/loop/loop.hpp:7: a memory order without' edges; }
 edge_undrawn() { echo 'a.load(std::memory_order_acquire);  // [sleep] P2' | part
@@ -262,6 +267,7 @@ macros_max() { echo '#define max 1' | part; join; refused 'leaves: max' macros; 
 macros_broken() { echo '#error no' | part; join; refused '#error' macros; }
 
 promise "an edge drawn once and cited at both ends passes" edges_sound
+promise "a read-modify-write can be both ends of an edge" edge_of_one_line
 promise "a memory order without a remark is refused" edge_bare
 promise "an edge that is drawn nowhere is refused" edge_undrawn
 promise "an edge that is drawn twice is refused" edge_twice

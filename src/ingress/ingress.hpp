@@ -99,8 +99,9 @@ class ingress {
     return true;
   }
 
-  // Takes what spilled, so that it keeps its place. Cheap when nothing did.
-  void look_at_spill() noexcept { spill_.front(); }
+  // Takes what spilled behind what was taken before, so that producers find the spill empty and
+  // come back to the ring. Cheap when nothing did.
+  void take_spilled() noexcept { spill_.take_more(); }
 
   // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
   // out of the drain, and before parking.
@@ -181,7 +182,9 @@ class ingress {
     Traits::schedule_point("claimed");
     const auto publish = [this, index, strong] { ring_.publish(index, strong); };
     const publisher<decltype(publish), Look> on_exit{publish, look};
-    ring_.task_at(index).emplace(place, std::forward<F>(f));
+    unique_task& task = ring_.task_at(index);
+    task.mark_empty();
+    task.emplace(place, std::forward<F>(f));
     return post_result::accepted;
   }
 
@@ -241,7 +244,7 @@ class ingress {
       unique_task& task;
       bool outermost;
       ~done() {
-        task.reset();
+        task.destroy_unmarked();
         if (outermost) in.oldest_running_ = nobody;
       }
     };

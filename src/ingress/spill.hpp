@@ -56,7 +56,6 @@ class spill {
       if (head_.compare_exchange_weak(head, reinterpret_cast<std::uintptr_t>(&fresh),
                                       std::memory_order_seq_cst,  // [spill] K2, [close] C1
                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
-        spilled_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
         return true;
       }
     }
@@ -74,6 +73,7 @@ class spill {
 
   void close() noexcept { head_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
 
+  // Any thread: how many the loop thread has taken.
   std::uint64_t spilled() const noexcept {
     return spilled_.load(std::memory_order_relaxed);  // a hint; statistics
   }
@@ -82,11 +82,17 @@ class spill {
   //
   // The next node to run, in the order of the pushes, or nullptr.
   node* front() noexcept {
-    if (taken_ == nullptr && !empty()) take();
+    if (taken_ == nullptr) take_more();
     return taken_;
   }
   node* taken() const noexcept { return taken_; }
-  void pop() noexcept { taken_ = taken_->next; }
+  void pop() noexcept {
+    taken_ = taken_->next;
+    if (taken_ == nullptr) last_ = nullptr;
+  }
+  void take_more() noexcept {
+    if (!empty()) take();
+  }
 
   static bool published(const node& n) noexcept {
     return n.ready.load(std::memory_order_acquire) != 0;  // [spill] K6
@@ -101,15 +107,21 @@ class spill {
  private:
   static constexpr std::uintptr_t closed = 1;
 
+  // The chain comes newest first; it is turned round and hung behind what was taken before.
   void take() noexcept {
     const std::uintptr_t chain = head_.fetch_and(closed, std::memory_order_seq_cst);  // [spill] K3
-    node* newest = reinterpret_cast<node*>(chain & ~closed);
-    while (newest != nullptr) {
-      node* older = newest->next;
-      newest->next = taken_;
-      taken_ = newest;
-      newest = older;
+    node* const newest = reinterpret_cast<node*>(chain & ~closed);
+    node* oldest = nullptr;
+    std::uint64_t count = 0;
+    for (node* n = newest; n != nullptr; ++count) {
+      node* older = n->next;
+      n->next = oldest;
+      oldest = n;
+      n = older;
     }
+    (last_ == nullptr ? taken_ : last_->next) = oldest;
+    last_ = newest;
+    spilled_.store(spilled() + count, std::memory_order_relaxed);  // ours alone to write
   }
 
   atomic<std::uintptr_t> head_{0};
@@ -117,6 +129,7 @@ class spill {
 
   // The loop thread.
   alignas(cache_line) node* taken_ = nullptr;
+  node* last_ = nullptr;
 };
 
 }  // namespace detail

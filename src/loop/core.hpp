@@ -12,6 +12,7 @@
 #include "base/clock.hpp"
 #include "base/error.hpp"
 #include "ingress/ingress.hpp"
+#include "ingress/stream.hpp"
 #include "loop/companion.hpp"
 #include "loop/doorbell.hpp"
 #include "loop/frames.hpp"
@@ -272,6 +273,7 @@ class core {
   // The loop thread.
   std::size_t ran = 0;  // by the innermost run()
   bool ended = false;   // close was seen; timers and watches are gone
+  stream_pace pace;
   nanos spin = 0;       // how long the next look may last
   std::uint32_t spin_misses = 0;
   bool may_spin = false;

@@ -141,6 +141,7 @@ class runner {
     }
   }
 
+  // Posted work, a bounded number of tasks. Ends early when the loop is stopped.
   void drain_ingress() {
     struct let_producers_in {
       ingress<Traits>& in;
@@ -148,18 +149,34 @@ class runner {
     };
     const std::size_t backlog = core_.in.backlog();
     if (backlog > core_.ring_high.get()) core_.ring_high.set(backlog);
-    const std::size_t stride = publish_stride();
     const let_producers_in on_exit{core_.in};
-    core_.in.look_at_spill();
-    for (std::size_t n = 1; n <= tasks_per_turn && !stop_seen(); ++n) {
+    const bool paced = core_.options.path != fast_path::off;
+    std::size_t left = tasks_per_turn;
+    while (left != 0) {
+      const std::size_t before = left;
+      left = drain_batch(left);
+      if (stop_seen() || left == 0 || before == left || !paced) break;
+      if (!core_.pace.more(before - left, [this] { return core_.in.can_run(); })) break;
+    }
+  }
+
+  // Until nothing can run, or `left` tasks have; answers what is left of them.
+  std::size_t drain_batch(std::size_t left) {
+    const std::size_t stride = publish_stride();
+    core_.in.take_spilled();
+    while (left != 0 && !stop_seen()) {
       const bool some = core_.in.template run_next<Build>([this](unique_task& task) {
         const bool counted = task.counted();
         if (!counted) ++commands_in_turn_;
         run_one([&task] { task(); }, counted);
       });
       if (!some) break;
-      if (n % stride == 0) core_.in.publish_head();
+      if (--left % stride == 0) {
+        core_.in.publish_head();
+        core_.in.take_spilled();
+      }
     }
+    return left;
   }
 
   void dispatch_ready() {

@@ -93,14 +93,21 @@ class basic_task {
   void reset() noexcept {
     if (ops_ == nullptr) return;
     const operations* was = std::exchange(ops_, nullptr);
-    was->destroy(storage_);
+    if (was->destroy != nullptr) was->destroy(storage_);
   }
+
+  // For a task in a slot that producers write and the loop thread only reads, so that the line
+  // never travels back dirty: destroyed without a mark, and marked empty before it is built again.
+  void destroy_unmarked() noexcept {
+    if (ops_ != nullptr && ops_->destroy != nullptr) ops_->destroy(storage_);
+  }
+  void mark_empty() noexcept { ops_ = nullptr; }
 
  private:
   struct operations {
     void (*call)(void*, Args...);
     void (*relocate)(void* from, void* to) noexcept;
-    void (*destroy)(void*) noexcept;
+    void (*destroy)(void*) noexcept;  // nullptr: nothing to do
     bool command;
   };
 
@@ -138,7 +145,8 @@ class basic_task {
     static_cast<F*>(where)->~F();
   }
   template <class F, bool Command>
-  static constexpr operations table{&call<F>, &relocate<F>, &destroy<F>, Command};
+  static constexpr operations table{
+      &call<F>, &relocate<F>, std::is_trivially_destructible_v<F> ? nullptr : &destroy<F>, Command};
 
   template <class F, class Given>
   void construct(Given&& f) {

@@ -1,0 +1,149 @@
+# hybridloop
+#
+#   make              build the tests against src/ and run them; installs doctest if it is missing
+#   make demo         a tour of the library, from the joined header
+#   make examples     build and run every example
+#   make bench        build and run the benches, with the rivals that are here; ARGS="--csv post"
+#   make benches      only build them
+#
+#   make check        all that a change must pass: check-join, and the tests in five ways
+#   make check-join   the part of it that takes seconds: joined file, macros, edges, conditionals
+#   make join         write hybridloop.hpp from src/         make split   carry edits of it back
+#   make format       clang-format, for all but the joined file
+#   make clean        remove build/
+#
+#   CXX=clang++       a compiler, with what it needs: CXX="g++-12 -m32"
+#   STD=c++20         the language
+#   SAN=thread        a sanitizer: thread, or address,undefined
+#   EXC=0             no exceptions, no RTTI
+#   HEADER=joined     the joined header instead of src/
+#   TEST_SCALE=0.1    a tenth of the stress; the tests read it from the environment
+#   ARGS=...          for the program that is run: ARGS='-tc="*wakes*"'
+#
+# Each combination has a folder of its own in build/, so flags never mix and nothing is stale.
+
+ifeq ($(origin CXX),default)
+CXX    := g++
+endif
+STD    := c++17
+SAN    :=
+EXC    := 1
+HEADER := src
+ARGS   :=
+
+# As many compilers as cpus; `make -j1` still means one. Several verbs at once go one by one:
+# `make join test` means what it says. No --output-sync, which would hold back the progress lines.
+ifeq ($(MAKELEVEL)$(word 2,$(MAKECMDGOALS)),0)
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+empty  :=
+comma  := ,
+name   := $(notdir $(CXX))-$(STD)$(SAN:%=-%)$(if $(filter 0,$(EXC)),-noexc)
+name   := $(subst $(comma),+,$(subst $(empty) ,_,$(name)))
+dir    := build/$(name)-$(HEADER)
+joined := build/$(name)-joined
+
+include.src    := -Isrc
+include.joined := -I.
+include        := $(or $(include.$(HEADER)),$(error HEADER is src or joined, not $(HEADER)))
+
+# Homebrew on Apple silicon installs where no compiler looks.
+brew     := $(wildcard /opt/homebrew)
+finds    := $(brew:%=-isystem %/include)
+warnings := -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast \
+            -Wundef -Werror
+flags    := -std=$(STD) $(if $(filter thread,$(SAN)),-O1,-O2) -g -pthread $(finds)
+ifneq ($(SAN),)
+flags    += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+ifeq ($(EXC),0)
+flags    += -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
+endif
+compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
+
+objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(sort $(wildcard tests/*_test.cpp)))
+benches  := $(patsubst %.cpp,$(dir)/%,$(sort $(wildcard bench/*.cpp)))
+examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
+
+.DELETE_ON_ERROR:
+.PHONY: test demo examples benches bench check check-join join split format clean help force
+
+test: $(dir)/tests
+	$< $(ARGS)
+
+demo: $(joined)/examples/tour
+	@$< $(ARGS)
+
+examples: $(examples)
+	@for e in $^; do $$e || { echo "failed $${e##*/}"; exit 1; }; echo "ran $${e##*/}"; done
+
+benches: $(benches)
+
+bench: $(benches)
+	@if [ -f bench/run.sh ]; then BENCH_DIR=$(dir)/bench bench/run.sh $(ARGS); \
+	else for b in $^; do $$b $(ARGS) || exit 1; done; fi
+
+$(dir)/tests: $(objects)
+	@echo "LD  $@"
+	@$(CXX) $(flags) $^ -o $@
+
+$(dir)/%.o: tests/%.cpp Makefile | $(dir)/doctest
+	@echo "CXX $<"
+	@$(compile) $(include) -Itests -c $< -o $@
+
+$(joined)/examples/%: examples/%.cpp Makefile
+	@echo "CXX $<"
+	@mkdir -p $(@D)
+	@$(compile) -I. $< -o $@
+
+$(dir)/bench/%: bench/%.cpp $(dir)/rivals Makefile
+	@echo "CXX $<"
+	@mkdir -p $(@D)
+	@$(compile) -DNDEBUG $(include) $< -o $@ $$(cat $(dir)/rivals) $(brew:%=-L%/lib)
+
+$(dir)/doctest:
+	@mkdir -p $(@D)
+	@sh packaging/doctest.sh '$(CXX) $(finds)'
+	@touch $@
+
+# Looked for each time, but a bench is built anew only when a rival has come or gone.
+$(dir)/rivals: force
+	@mkdir -p $(@D)
+	@sh packaging/rivals.sh '$(CXX) $(finds)' > $@.now
+	@cmp -s $@.now $@ || cp $@.now $@
+
+-include $(wildcard $(dir)/*.d $(dir)/bench/*.d $(joined)/examples/*.d)
+
+# One way of the suite. Flags differ from leg to leg, so each is a make of its own.
+leg = +@if command -v $(1) >/dev/null; then echo "== $(1) $(2)"; $(MAKE) test CXX=$(1) $(2); \
+      else echo "== $(1) $(2): skipped, $(1) is not here"; fi
+
+check: check-join
+	@sh tests/join_test.sh
+	$(call leg,g++,STD=c++17 HEADER=src)
+	$(call leg,g++,STD=c++20 HEADER=joined)
+	$(call leg,clang++,STD=c++17 HEADER=joined)
+	$(call leg,clang++,STD=c++20 HEADER=src)
+	$(call leg,g++,EXC=0 HEADER=joined)
+
+check-join:
+	@sh packaging/join.sh check
+	@for cxx in g++ clang++; do \
+	  if command -v $$cxx >/dev/null; then sh packaging/check-macros.sh $$cxx || exit 1; fi; done
+	@sh packaging/check-edges.sh
+	@sh packaging/check-ifs.sh
+
+join split:
+	@sh packaging/join.sh $@
+
+format:
+	@command -v clang-format >/dev/null || { echo "clang-format is not here; install it"; exit 1; }
+	@find $(wildcard src tests bench examples) -name '*.hpp' -o -name '*.cpp' | xargs clang-format -i
+
+clean:
+	rm -rf build
+
+help:
+	@awk '!/^#/ { exit } { sub(/^# ?/, ""); print }' $(firstword $(MAKEFILE_LIST))

@@ -1,0 +1,5427 @@
+// hybridloop.hpp - an event loop to put inside a game, a tool or an engine
+//
+//   base/os.hpp             which kernel and which build this is, as function-like facts
+//   base/config.hpp         every macro a user may set, an essay each, and the refusal of wrong values
+//   base/contract.hpp       a broken contract stops the program with the sentence that was broken
+//   base/error.hpp          refusals: our error codes, how they are thrown, and builds without exceptions
+//   base/clock.hpp          time inside the library: absolute nanoseconds that saturate, never overflow
+//   base/bits.hpp           the highest and the lowest bit of a word
+//   base/pause.hpp          one polite step of a spin
+//   base/handle.hpp         the small names users hold: descriptors, timers, watches
+//   task/unique_task.hpp    a closure that is called, moved and destroyed, and never copied
+//   task/memory.hpp         the heap behind the arena, replaceable by HYBRIDLOOP_MALLOC
+//   task/fifo.hpp           a growing queue of tasks for the loop thread alone
+//   task/index_stack.hpp    a lock-free stack of free indices, for tables whose entries never move
+//   task/arena.hpp          pre-allocated blocks for tasks that the ring cannot hold
+//   task/slab.hpp           a growing table whose entries never move and are named by index and generation
+//   wait/kernel.hpp         the kernel seam: every system call of the library, each answering -errno
+//   wait/parker.hpp         sleeping on a 32-bit word until another thread wakes it or a deadline comes
+//   wait/bell.hpp           a kernel object that any thread can ring and a poller hears
+//   wait/fence.hpp          the barrier that a sleeper pays so that posters need not
+//   poller/contract.hpp     what a poller is, and the words it speaks
+//   poller/epoll.hpp        readiness from epoll(7)
+//   poller/select.hpp       the only ladder: which shim this system gets
+//   ingress/ring.hpp        a bounded ring of slots that many threads fill and the loop thread runs
+//   ingress/spill.hpp       where posts go while the ring is full, without losing their order
+//   ingress/room.hpp        posters that wait until a full loop has room again
+//   ingress/ingress.hpp     the one door through which work enters: ring, then spill, in order
+//   timer/record.hpp        one timer: what any thread may ask of it, and what only the loop thread touches
+//   timer/wheel.hpp         deadlines in order: a hierarchical wheel for the far ones, a heap for the near
+//   timer/timers.hpp        all timers of a loop: made and cancelled anywhere, fired by the loop thread
+//   loop/options.hpp        how a loop is made, and what it tells about itself
+//   loop/traits.hpp         what a loop is made of, so that tests can make it of something else
+//   loop/frames.hpp         which loops this thread is running, innermost first
+//   loop/doorbell.hpp       the status word of a loop and all that a poster touches after it published
+//   loop/wakeup.hpp         the loop's own side of its status word: entering, leaving, lending, sleeping
+//   loop/watch_record.hpp   one watch: its callback, and what any thread may ask of it
+//   loop/watches.hpp        the descriptors a loop watches, and who is told when one is ready
+//   loop/companion.hpp      fast_path::mini's second thread, which sleeps in the poller for the loop
+//   loop/core.hpp           the memory of a loop: everything that its handles, timers and posters share
+//   loop/runner.hpp         one call of run(): the turns it makes, and how it goes to sleep
+//   loop/invoke.hpp         a caller that waits for what its task returns
+//   loop/handle.hpp         names of a loop that may outlive it: handles and keep_alive guards
+//   loop/loop.hpp           the loop itself: everything a user calls
+//   loop/loop_work.hpp      definitions: making, running and ending a loop, and giving it work
+//   loop/commands.hpp       what other threads have the loop thread do: timers and watches
+//   loop/loop_events.hpp    definitions: the loop's timers and watches
+//   base/undef.hpp          takes back every macro that is ours and leaves those that a user set
+
+#pragma once
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <type_traits>
+#include <utility>
+
+#if defined(HYBRIDLOOP_VERSION_MAJOR)
+#error "hybridloop: a second copy of hybridloop.hpp in one file; include one of them only"
+#endif
+#define HYBRIDLOOP_VERSION_MAJOR 0
+#define HYBRIDLOOP_VERSION_MINOR 1
+#define HYBRIDLOOP_VERSION_PATCH 0
+
+// >>> base/os.hpp - which kernel and which build this is, as function-like facts
+// A misspelt HYBRIDLOOP_OS(X) is a syntax error instead of a silent 0.
+#define HYBRIDLOOP_OS(name) HYBRIDLOOP_OS_##name()
+
+#if defined(__linux__)
+#define HYBRIDLOOP_OS_LINUX() 1
+#else
+#define HYBRIDLOOP_OS_LINUX() 0
+#endif
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define HYBRIDLOOP_SANITIZED() 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer) || \
+    __has_feature(memory_sanitizer)
+#define HYBRIDLOOP_SANITIZED() 1
+#else
+#define HYBRIDLOOP_SANITIZED() 0
+#endif
+#else
+#define HYBRIDLOOP_SANITIZED() 0
+#endif
+
+#if defined(__cpp_exceptions) || defined(__EXCEPTIONS) || defined(_CPPUNWIND)
+#define HYBRIDLOOP_EXCEPTIONS() 1
+#else
+#define HYBRIDLOOP_EXCEPTIONS() 0
+#endif
+
+#if !HYBRIDLOOP_OS(LINUX)
+#error "hybridloop: this version knows Linux only; see Limitations in the README"
+#endif
+// <<< base/os.hpp
+
+// >>> base/config.hpp - every macro a user may set, an essay each, and the refusal of wrong values
+// HYBRIDLOOP_CONFIG_HEADER       a file name in quotes         default: none
+//
+//   Read before anything below, so that a program keeps its settings in one place.
+#if defined(HYBRIDLOOP_CONFIG_HEADER)
+#include HYBRIDLOOP_CONFIG_HEADER
+#endif
+
+// HYBRIDLOOP_NAMESPACE           a name                        default hybridloop
+//
+//   For a vendored copy that must not meet another one in the same program.
+#ifndef HYBRIDLOOP_NAMESPACE
+#define HYBRIDLOOP_NAMESPACE hybridloop
+#define HYBRIDLOOP_DEFAULTED_NAMESPACE
+#endif
+
+// HYBRIDLOOP_FAST_PATH           full | mini | off             default full
+//
+//   Where a loop sleeps unless loop_options::path says otherwise. full: on a futex word
+//   while nothing is watched, in the poller while something is. mini: only ever on the
+//   futex word; a companion thread sleeps in the poller. off: always in the poller.
+#ifndef HYBRIDLOOP_FAST_PATH
+#define HYBRIDLOOP_FAST_PATH full
+#define HYBRIDLOOP_DEFAULTED_FAST_PATH
+#endif
+#define HYBRIDLOOP_PASTE_(a, b) a##b
+#define HYBRIDLOOP_PASTE(a, b) HYBRIDLOOP_PASTE_(a, b)
+#define HYBRIDLOOP_KNOWN_PATH_full 1
+#define HYBRIDLOOP_KNOWN_PATH_mini 1
+#define HYBRIDLOOP_KNOWN_PATH_off 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PATH_, HYBRIDLOOP_FAST_PATH)
+#error "HYBRIDLOOP_FAST_PATH: write full, mini or off, without quotes"
+#endif
+
+// HYBRIDLOOP_POLLER              auto | epoll                  default auto
+//
+//   The kernel interface behind watch(). Linux has epoll; the other shims follow.
+#ifndef HYBRIDLOOP_POLLER
+#define HYBRIDLOOP_POLLER auto
+#define HYBRIDLOOP_DEFAULTED_POLLER
+#endif
+#define HYBRIDLOOP_KNOWN_POLLER_auto 1
+#define HYBRIDLOOP_KNOWN_POLLER_epoll 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
+#error "HYBRIDLOOP_POLLER: write auto or epoll, without quotes; other pollers are not there yet"
+#endif
+
+// HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
+//
+//   The hot queue between posters and the loop, 64 bytes a slot: 4096 slots stay in a
+//   second-level cache. Rounded up to a power of two. Default of loop_options::ring_capacity.
+#ifndef HYBRIDLOOP_RING_CAPACITY
+#define HYBRIDLOOP_RING_CAPACITY 4096
+#define HYBRIDLOOP_DEFAULTED_RING_CAPACITY
+#endif
+#if HYBRIDLOOP_RING_CAPACITY < 2 || HYBRIDLOOP_RING_CAPACITY > 16777216
+#error "HYBRIDLOOP_RING_CAPACITY: between 2 and 16777216 slots"
+#endif
+
+// HYBRIDLOOP_ARENA_CAPACITY      blocks, 0 to 2^24             default 65536
+//
+//   Pre-allocated blocks of 128 bytes into which a full ring spills and which large closures
+//   use. Untouched blocks cost address space only. Default of loop_options::arena_capacity.
+#ifndef HYBRIDLOOP_ARENA_CAPACITY
+#define HYBRIDLOOP_ARENA_CAPACITY 65536
+#define HYBRIDLOOP_DEFAULTED_ARENA_CAPACITY
+#endif
+#if HYBRIDLOOP_ARENA_CAPACITY < 0 || HYBRIDLOOP_ARENA_CAPACITY > 16777216
+#error "HYBRIDLOOP_ARENA_CAPACITY: between 0 and 16777216 blocks"
+#endif
+
+// HYBRIDLOOP_TASK_SIZE           bytes, a multiple of 16       default 48
+//
+//   Closures up to this size live in the ring's slot; larger ones take an arena block. 48
+//   makes a slot of 64 bytes. Changes the layout: use one value for the whole program, and a
+//   plain decimal number (it becomes part of a name).
+#ifndef HYBRIDLOOP_TASK_SIZE
+#define HYBRIDLOOP_TASK_SIZE 48
+#define HYBRIDLOOP_DEFAULTED_TASK_SIZE
+#endif
+#if HYBRIDLOOP_TASK_SIZE < 32 || HYBRIDLOOP_TASK_SIZE > 1024 || HYBRIDLOOP_TASK_SIZE % 16 != 0
+#error "HYBRIDLOOP_TASK_SIZE: a multiple of 16 between 32 and 1024"
+#endif
+
+// HYBRIDLOOP_CACHE_LINE          bytes, 32 to 256              default 64
+//
+//   Distance kept between words written by different threads. Ours rather than
+//   std::hardware_destructive_interference_size, which moves with -mtune. Changes the layout.
+#ifndef HYBRIDLOOP_CACHE_LINE
+#define HYBRIDLOOP_CACHE_LINE 64
+#define HYBRIDLOOP_DEFAULTED_CACHE_LINE
+#endif
+#if HYBRIDLOOP_CACHE_LINE != 32 && HYBRIDLOOP_CACHE_LINE != 64 && HYBRIDLOOP_CACHE_LINE != 128 && \
+    HYBRIDLOOP_CACHE_LINE != 256
+#error "HYBRIDLOOP_CACHE_LINE: 32, 64, 128 or 256"
+#endif
+
+// HYBRIDLOOP_SPIN_NS             nanoseconds, 0 to 1000000     default 10000
+//
+//   The longest look at empty queues before parking. Adaptive below that, 0 on one CPU.
+//   Default of loop_options::spin.
+#ifndef HYBRIDLOOP_SPIN_NS
+#define HYBRIDLOOP_SPIN_NS 10000
+#define HYBRIDLOOP_DEFAULTED_SPIN_NS
+#endif
+#if HYBRIDLOOP_SPIN_NS < 0 || HYBRIDLOOP_SPIN_NS > 1000000
+#error "HYBRIDLOOP_SPIN_NS: between 0 (never spin) and 1000000 (a millisecond)"
+#endif
+
+// HYBRIDLOOP_RESCUE_MS           milliseconds, 0 = off         default 0
+//
+//   A safety period: no sleep lasts longer, and one that ends this way and finds work is
+//   counted as loop_stats::rescued. It would hide a lost wake, so it is off.
+#ifndef HYBRIDLOOP_RESCUE_MS
+#define HYBRIDLOOP_RESCUE_MS 0
+#define HYBRIDLOOP_DEFAULTED_RESCUE_MS
+#endif
+#if HYBRIDLOOP_RESCUE_MS < 0
+#error "HYBRIDLOOP_RESCUE_MS: 0 (off) or a positive number of milliseconds"
+#endif
+
+// HYBRIDLOOP_STATS               0 | 1                         default 1
+//
+//   0 leaves loop_stats at zero where counting costs a store of its own or a clock read.
+#ifndef HYBRIDLOOP_STATS
+#define HYBRIDLOOP_STATS 1
+#define HYBRIDLOOP_DEFAULTED_STATS
+#endif
+#if HYBRIDLOOP_STATS != 0 && HYBRIDLOOP_STATS != 1
+#error "HYBRIDLOOP_STATS: 0 or 1"
+#endif
+
+// HYBRIDLOOP_MALLOC, HYBRIDLOOP_FREE     functions             default std::malloc, std::free
+//
+//   What is not pre-allocated: tasks beyond ring and arena, closures larger than a block, the
+//   tables of descriptors and due timers. Ring, arena and timer records come from the kernel
+//   in whole pages, because those are zero and cost nothing until touched.
+#if defined(HYBRIDLOOP_MALLOC) != defined(HYBRIDLOOP_FREE)
+#error "HYBRIDLOOP_MALLOC and HYBRIDLOOP_FREE: define both or neither"
+#endif
+#ifndef HYBRIDLOOP_MALLOC
+#define HYBRIDLOOP_MALLOC ::std::malloc
+#define HYBRIDLOOP_FREE ::std::free
+#define HYBRIDLOOP_DEFAULTED_MALLOC
+#endif
+
+// HYBRIDLOOP_SCHEDULE_POINT(name)        a statement           default: nothing
+//
+//   Stands in every race window of the default traits, so that a test can stop a thread there.
+#ifndef HYBRIDLOOP_SCHEDULE_POINT
+#define HYBRIDLOOP_SCHEDULE_POINT(name) static_cast<void>(name)
+#define HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
+#endif
+
+// The inline namespace carries the version and every macro that changes a layout or a body.
+#define HYBRIDLOOP_ABI_(task, line, stats, rescue) v0_1_task##task##_line##line##_s##stats##_r##rescue
+#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue) HYBRIDLOOP_ABI_(task, line, stats, rescue)
+#define HYBRIDLOOP_ABI                                                                \
+  HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
+                    HYBRIDLOOP_RESCUE_MS)
+#define HYBRIDLOOP_OPEN            \
+  namespace HYBRIDLOOP_NAMESPACE { \
+  inline namespace HYBRIDLOOP_ABI {
+#define HYBRIDLOOP_CLOSE \
+  }                      \
+  }
+
+HYBRIDLOOP_OPEN
+
+// Where a loop may sleep.
+enum class fast_path : std::uint8_t { full, mini, off };
+
+namespace detail {
+
+// From here on the code says these; the macros are never spelled again.
+inline constexpr std::size_t default_ring_capacity = HYBRIDLOOP_RING_CAPACITY;
+inline constexpr std::size_t default_arena_capacity = HYBRIDLOOP_ARENA_CAPACITY;
+inline constexpr std::size_t task_size = HYBRIDLOOP_TASK_SIZE;
+inline constexpr std::size_t cache_line = HYBRIDLOOP_CACHE_LINE;
+inline constexpr std::chrono::nanoseconds default_spin{HYBRIDLOOP_SPIN_NS};
+inline constexpr std::int64_t rescue_ns = std::int64_t{HYBRIDLOOP_RESCUE_MS} * 1000000;
+inline constexpr bool stats_kept = HYBRIDLOOP_STATS == 1;
+inline constexpr fast_path default_path = fast_path::HYBRIDLOOP_FAST_PATH;
+
+// Bounds of one turn, so that nothing starves: what is over waits for the next turn.
+inline constexpr std::size_t timers_per_turn = 1024;
+inline constexpr std::size_t tasks_per_turn = 1024;
+inline constexpr std::size_t microtasks_per_turn = 1024;
+inline constexpr std::size_t events_per_turn = 128;
+
+}  // namespace detail
+
+HYBRIDLOOP_CLOSE
+// <<< base/config.hpp
+
+// >>> base/contract.hpp - a broken contract stops the program with the sentence that was broken
+HYBRIDLOOP_OPEN
+
+// What is called with a sentence when the program cannot go on: a broken contract, or, in a
+// build without exceptions, a refusal that would have been thrown. It must not return.
+using failure_handler = void (*)(const char* sentence);
+
+namespace detail {
+
+inline std::atomic<failure_handler>& failure_slot() noexcept {
+  static std::atomic<failure_handler> slot{nullptr};
+  return slot;
+}
+
+// Any thread. A handler that returns is followed by abort().
+[[noreturn]] inline void fail(const char* sentence) {
+  failure_handler handler =
+      failure_slot().load(std::memory_order_acquire);  // [handler] what it was set up with
+  if (handler != nullptr) handler(sentence);
+  std::fputs("hybridloop: ", stderr);
+  std::fputs(sentence, stderr);
+  std::fputs("\n", stderr);
+  std::abort();
+}
+
+}  // namespace detail
+
+// Edge [handler]: a handler sees what its installer wrote before installing it (release by the
+// exchange, acquire by the load in fail()).
+//
+// Any thread. Returns the handler before it; nullptr is the default, which prints and aborts.
+inline failure_handler set_failure_handler(failure_handler handler) noexcept {
+  return detail::failure_slot().exchange(handler, std::memory_order_acq_rel);  // [handler]
+}
+
+HYBRIDLOOP_CLOSE
+
+// HYBRIDLOOP_CONTRACT(condition, sentence)       a statement   default: fail(sentence)
+//
+//   Replaceable: map it to your engine's assert, or to nothing.
+#ifndef HYBRIDLOOP_CONTRACT
+#define HYBRIDLOOP_CONTRACT(condition, sentence) \
+  ((condition) ? static_cast<void>(0) : ::HYBRIDLOOP_NAMESPACE::detail::fail(sentence))
+#define HYBRIDLOOP_DEFAULTED_CONTRACT
+#endif
+// <<< base/contract.hpp
+
+// >>> base/error.hpp - refusals: our error codes, how they are thrown, and builds without exceptions
+HYBRIDLOOP_OPEN
+
+// What hybridloop itself refuses. What the kernel refuses comes as its own errno in
+// std::system_category().
+enum class errc {
+  closed = 1,        // the loop takes no more
+  full,              // no room, and the policy is to fail
+  not_found,         // no such timer or watch
+  invalid_argument,  // a value outside its range
+  unsupported,       // not on this system, or not in this build
+  wrong_thread,      // another thread is running the loop
+};
+
+namespace detail {
+
+class error_category final : public std::error_category {
+ public:
+  const char* name() const noexcept override { return "hybridloop"; }
+  std::string message(int value) const override {
+    switch (static_cast<errc>(value)) {
+      case errc::closed: return "the loop is closed";
+      case errc::full: return "the loop is full";
+      case errc::not_found: return "no such timer or watch";
+      case errc::invalid_argument: return "invalid argument";
+      case errc::unsupported: return "unsupported on this system";
+      case errc::wrong_thread: return "called from the wrong thread";
+    }
+    return "unknown error";
+  }
+};
+
+}  // namespace detail
+
+inline const std::error_category& category() noexcept {
+  static const detail::error_category instance;
+  return instance;
+}
+
+inline std::error_code make_error_code(errc value) noexcept {
+  return {static_cast<int>(value), category()};
+}
+
+namespace detail {
+
+// The way a file was built, as a type. A function whose body depends on it takes it as a
+// template parameter: files built differently then each have a copy of their own, and the
+// linker never picks one for the other. Types and layouts never depend on it.
+template <bool Exceptions, bool Sanitized>
+struct build {};
+using build_tag = build<HYBRIDLOOP_EXCEPTIONS() == 1, HYBRIDLOOP_SANITIZED() == 1>;
+
+inline std::error_code system_error_code(int number) noexcept {
+  return {number, std::system_category()};
+}
+
+#if HYBRIDLOOP_EXCEPTIONS()
+
+template <class Build>
+[[noreturn]] void refuse(std::error_code code, const char* call) {
+  throw std::system_error(code, call);
+}
+
+// Runs f; what it throws goes to the handler.
+template <class Build, class F, class Handler>
+void trap(F&& f, Handler&& handler) {
+  try {
+    std::forward<F>(f)();
+  } catch (...) {
+    std::forward<Handler>(handler)(std::current_exception());
+  }
+}
+
+template <class Build>
+[[noreturn]] void rethrow(std::exception_ptr error) {
+  std::rethrow_exception(std::move(error));
+}
+
+#else
+
+template <class Build>
+[[noreturn]] void refuse(std::error_code code, const char* call) {
+  const std::string sentence = std::string(call) + ": " + code.message();
+  fail(sentence.c_str());
+}
+
+template <class Build, class F, class Handler>
+void trap(F&& f, Handler&&) {
+  std::forward<F>(f)();
+}
+
+template <class Build>
+[[noreturn]] void rethrow(const std::exception_ptr&) {
+  fail("an exception met a build without exceptions");
+}
+
+#endif
+
+// Throws what an error_code twin would have answered.
+template <class Build>
+void throw_if(std::error_code code, const char* call) {
+  if (code) refuse<Build>(code, call);
+}
+
+}  // namespace detail
+
+HYBRIDLOOP_CLOSE
+
+template <>
+struct std::is_error_code_enum<HYBRIDLOOP_NAMESPACE::errc> : std::true_type {};
+// <<< base/error.hpp
+
+// >>> base/clock.hpp - time inside the library: absolute nanoseconds that saturate, never overflow
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Nanoseconds since the epoch of the loop's clock, or a span of them.
+using nanos = std::int64_t;
+inline constexpr nanos never = (std::numeric_limits<nanos>::max)();
+inline constexpr nanos long_ago = (std::numeric_limits<nanos>::min)();
+
+constexpr nanos saturating_add(nanos a, nanos b) noexcept {
+  if (b > 0 && a > never - b) return never;
+  if (b < 0 && a < long_ago - b) return long_ago;
+  return a + b;
+}
+
+// Rounded up, so that nothing is ever early; what does not fit is `never` or long ago.
+template <class Rep, class Period>
+constexpr nanos to_nanos(std::chrono::duration<Rep, Period> d) noexcept {
+  using std::chrono::nanoseconds;
+  using given = std::chrono::duration<Rep, Period>;
+  if constexpr (std::is_floating_point_v<Rep>) {
+    const auto exact = std::chrono::duration<long double, std::nano>(d).count();
+    if (!(exact < 9.2e18L)) return never;
+    if (exact < -9.2e18L) return long_ago;
+    const auto whole = static_cast<nanos>(exact);
+    return static_cast<long double>(whole) < exact ? whole + 1 : whole;
+  } else if constexpr (std::is_same_v<given, nanoseconds>) {
+    return d.count();
+  } else if constexpr (std::ratio_less_v<std::nano, Period>) {
+    using wide = std::chrono::duration<std::intmax_t, Period>;
+    constexpr wide top = std::chrono::duration_cast<wide>((nanoseconds::max)());
+    if (d > top) return never;
+    if (std::is_signed_v<Rep> && d < -top) return long_ago;
+    return std::chrono::duration_cast<nanoseconds>(d).count();
+  } else {
+    const auto whole = std::chrono::duration_cast<nanoseconds>(d);
+    return whole < d ? whole.count() + 1 : whole.count();
+  }
+}
+
+template <class Clock, class Duration>
+constexpr nanos to_nanos(std::chrono::time_point<Clock, Duration> t) noexcept {
+  using point = std::chrono::time_point<Clock, Duration>;
+  return t == (point::max)() ? never : to_nanos(t.time_since_epoch());
+}
+
+template <class Clock>
+typename Clock::time_point from_nanos(nanos t) noexcept {
+  using duration = typename Clock::duration;
+  if (t == never) return (Clock::time_point::max)();
+  return typename Clock::time_point(
+      std::chrono::duration_cast<duration>(std::chrono::nanoseconds(t)));
+}
+
+template <class Clock>
+nanos read_clock() noexcept {
+  return to_nanos(Clock::now());
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< base/clock.hpp
+
+// >>> base/bits.hpp - the highest and the lowest bit of a word
+#if defined(_MSC_VER) && defined(_WIN64)
+#include <intrin.h>
+#endif
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Both want a word that is not zero.
+#if defined(__GNUC__) || defined(__clang__)
+inline std::uint32_t highest_bit(std::uint64_t v) noexcept {
+  return 63u - static_cast<std::uint32_t>(__builtin_clzll(v));
+}
+inline std::uint32_t lowest_bit(std::uint64_t v) noexcept {
+  return static_cast<std::uint32_t>(__builtin_ctzll(v));
+}
+#elif defined(_MSC_VER) && defined(_WIN64)
+inline std::uint32_t highest_bit(std::uint64_t v) noexcept {
+  unsigned long bit;
+  _BitScanReverse64(&bit, v);
+  return bit;
+}
+inline std::uint32_t lowest_bit(std::uint64_t v) noexcept {
+  unsigned long bit;
+  _BitScanForward64(&bit, v);
+  return bit;
+}
+#else
+inline std::uint32_t highest_bit(std::uint64_t v) noexcept {
+  std::uint32_t bit = 0;
+  while ((v >>= 1) != 0) ++bit;
+  return bit;
+}
+inline std::uint32_t lowest_bit(std::uint64_t v) noexcept { return highest_bit(v & (~v + 1)); }
+#endif
+
+inline std::size_t round_up_to_power_of_two(std::size_t n) noexcept {
+  return n <= 2 ? 2 : std::size_t{1} << (highest_bit(n - 1) + 1);
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< base/bits.hpp
+
+// >>> base/pause.hpp - one polite step of a spin
+#if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+#include <intrin.h>
+#endif
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// 10 to 140 cycles, by the CPU: spins are bounded by the clock, never by a count of these.
+#if defined(__x86_64__) || defined(__i386__)
+inline void cpu_pause() noexcept { __builtin_ia32_pause(); }
+#elif defined(__aarch64__) || defined(__arm__)
+inline void cpu_pause() noexcept { __asm__ __volatile__("yield" ::: "memory"); }
+#elif defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
+inline void cpu_pause() noexcept { _mm_pause(); }
+#else
+inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }  // ours alone
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< base/pause.hpp
+
+// >>> base/handle.hpp - the small names users hold: descriptors, timers, watches
+HYBRIDLOOP_OPEN
+
+// A file descriptor.
+using native_handle = int;
+
+namespace detail {
+
+// An entry of a table and the generation it was handed out in; generation 0 is nobody.
+template <class Kind>
+class id {
+ public:
+  constexpr id() noexcept = default;
+  constexpr id(std::uint32_t index, std::uint32_t generation) noexcept
+      : index_(index), generation_(generation) {}
+
+  constexpr explicit operator bool() const noexcept { return generation_ != 0; }
+  constexpr std::uint32_t index() const noexcept { return index_; }
+  constexpr std::uint32_t generation() const noexcept { return generation_; }
+
+  friend constexpr bool operator==(id a, id b) noexcept {
+    return a.index_ == b.index_ && a.generation_ == b.generation_;
+  }
+  friend constexpr bool operator!=(id a, id b) noexcept { return !(a == b); }
+  friend constexpr bool operator<(id a, id b) noexcept { return a.packed() < b.packed(); }
+
+  constexpr std::uint64_t packed() const noexcept {
+    return std::uint64_t{generation_} << 32 | index_;
+  }
+
+ private:
+  std::uint32_t index_ = 0;
+  std::uint32_t generation_ = 0;
+};
+
+}  // namespace detail
+
+// Trivially copyable, comparable, false in a condition when default-made.
+struct timer_id : detail::id<timer_id> {
+  using detail::id<timer_id>::id;
+};
+struct watch_id : detail::id<watch_id> {
+  using detail::id<watch_id>::id;
+};
+
+HYBRIDLOOP_CLOSE
+
+template <>
+struct std::hash<HYBRIDLOOP_NAMESPACE::timer_id> {
+  std::size_t operator()(HYBRIDLOOP_NAMESPACE::timer_id id) const noexcept {
+    return std::hash<std::uint64_t>()(id.packed());
+  }
+};
+template <>
+struct std::hash<HYBRIDLOOP_NAMESPACE::watch_id> {
+  std::size_t operator()(HYBRIDLOOP_NAMESPACE::watch_id id) const noexcept {
+    return std::hash<std::uint64_t>()(id.packed());
+  }
+};
+// <<< base/handle.hpp
+
+// >>> task/unique_task.hpp - a closure that is called, moved and destroyed, and never copied
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Where closures that do not fit inline come from; the arena of a loop is one.
+class block_source {
+ public:
+  // nullptr when there is no memory at all. Any thread.
+  virtual void* take(std::size_t bytes, std::size_t alignment) noexcept = 0;
+  virtual void give(void* memory, std::size_t bytes, std::size_t alignment) noexcept = 0;
+
+ protected:
+  ~block_source() = default;
+};
+
+// A closure that the loop sends to itself: it runs in line with tasks and is not counted as one.
+struct command_base {};
+
+// A move-only closure of `Args...` with room for task_size bytes inside.
+//
+// Closures that are larger, over-aligned, or whose move may throw live in a block of their own;
+// so a basic_task always moves without throwing, and a closure in a ring slot never moves.
+template <class... Args>
+class basic_task {
+  using storage_unit = std::uint64_t;
+
+ public:
+  basic_task() noexcept = default;
+  basic_task(basic_task&& other) noexcept { steal(other); }
+  basic_task& operator=(basic_task&& other) noexcept {
+    if (this != &other) {
+      reset();
+      steal(other);
+    }
+    return *this;
+  }
+  ~basic_task() { reset(); }
+
+  template <class F>
+  static constexpr bool fits = sizeof(F) <= task_size && alignof(F) <= alignof(storage_unit) &&
+                               std::is_nothrow_move_constructible_v<F>;
+
+  // The closure's memory, had before anything is claimed for it; given back unless used.
+  template <class F>
+  class room {
+   public:
+    explicit room(block_source& home) : home_(home) {
+      if constexpr (!fits<F>) memory_ = home.take(sizeof(F), alignof(F));
+    }
+    room(const room&) = delete;
+    room& operator=(const room&) = delete;
+    ~room() {
+      if constexpr (!fits<F>) {
+        if (memory_ != nullptr) home_.give(memory_, sizeof(F), alignof(F));
+      }
+    }
+    bool had() const noexcept { return fits<F> || memory_ != nullptr; }
+
+   private:
+    friend class basic_task;
+    block_source& home_;
+    void* memory_ = nullptr;
+  };
+
+  // The task is empty before, and still is if the closure's constructor throws.
+  template <class F, class Given>
+  void emplace(room<F>& place, Given&& f) {
+    if constexpr (fits<F>) {
+      construct<F>(std::forward<Given>(f));
+    } else {
+      F* made = ::new (place.memory_) F(std::forward<Given>(f));
+      place.memory_ = nullptr;
+      construct<boxed<F>>(boxed<F>(made, place.home_));
+    }
+    constexpr bool own = std::is_base_of_v<command_base, F>;
+    ops_ = &table<std::conditional_t<fits<F>, F, boxed<F>>, own>;
+  }
+
+  explicit operator bool() const noexcept { return ops_ != nullptr; }
+  bool counted() const noexcept { return ops_ != nullptr && !ops_->command; }
+  void operator()(Args... args) { ops_->call(storage_, std::forward<Args>(args)...); }
+
+  void reset() noexcept {
+    if (ops_ == nullptr) return;
+    const operations* was = std::exchange(ops_, nullptr);
+    was->destroy(storage_);
+  }
+
+ private:
+  struct operations {
+    void (*call)(void*, Args...);
+    void (*relocate)(void* from, void* to) noexcept;
+    void (*destroy)(void*) noexcept;
+    bool command;
+  };
+
+  template <class F>
+  class boxed {
+   public:
+    boxed(F* object, block_source& home) noexcept : object_(object), home_(&home) {}
+    boxed(boxed&& other) noexcept
+        : object_(std::exchange(other.object_, nullptr)), home_(other.home_) {}
+    boxed& operator=(boxed&&) = delete;
+    ~boxed() {
+      if (object_ == nullptr) return;
+      object_->~F();
+      home_->give(object_, sizeof(F), alignof(F));
+    }
+    void operator()(Args... args) { (*object_)(std::forward<Args>(args)...); }
+
+   private:
+    F* object_;
+    block_source* home_;
+  };
+
+  template <class F>
+  static void call(void* where, Args... args) {
+    (*static_cast<F*>(where))(std::forward<Args>(args)...);
+  }
+  template <class F>
+  static void relocate(void* from, void* to) noexcept {
+    F* old = static_cast<F*>(from);
+    ::new (to) F(std::move(*old));
+    old->~F();
+  }
+  template <class F>
+  static void destroy(void* where) noexcept {
+    static_cast<F*>(where)->~F();
+  }
+  template <class F, bool Command>
+  static constexpr operations table{&call<F>, &relocate<F>, &destroy<F>, Command};
+
+  template <class F, class Given>
+  void construct(Given&& f) {
+    ::new (static_cast<void*>(storage_)) F(std::forward<Given>(f));
+  }
+
+  void steal(basic_task& other) noexcept {
+    if (other.ops_ == nullptr) return;
+    other.ops_->relocate(other.storage_, storage_);
+    ops_ = std::exchange(other.ops_, nullptr);
+  }
+
+  const operations* ops_ = nullptr;
+  alignas(storage_unit) unsigned char storage_[task_size];
+};
+
+using unique_task = basic_task<>;
+
+static_assert(sizeof(unique_task) <= task_size + 8, "a task and its lap fill a ring slot exactly");
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/unique_task.hpp
+
+// >>> task/memory.hpp - the heap behind the arena, replaceable by HYBRIDLOOP_MALLOC
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// nullptr when there is none. Any alignment: what malloc does not promise is made room for, and
+// the address malloc gave stands in front of the one handed out.
+inline void* heap_take(std::size_t bytes, std::size_t alignment) noexcept {
+  constexpr std::size_t usual = alignof(std::max_align_t);
+  if (alignment <= usual) return HYBRIDLOOP_MALLOC(bytes);
+  void* raw = HYBRIDLOOP_MALLOC(bytes + alignment + sizeof(void*));
+  if (raw == nullptr) return nullptr;
+  const auto first = reinterpret_cast<std::uintptr_t>(raw) + sizeof(void*);
+  const auto aligned = (first + alignment - 1) / alignment * alignment;
+  std::memcpy(reinterpret_cast<void*>(aligned - sizeof(void*)), &raw, sizeof(void*));
+  return reinterpret_cast<void*>(aligned);
+}
+
+inline void heap_give(void* memory, std::size_t alignment) noexcept {
+  if (alignment > alignof(std::max_align_t)) {
+    void* raw = nullptr;
+    std::memcpy(&raw, static_cast<unsigned char*>(memory) - sizeof(void*), sizeof(void*));
+    memory = raw;
+  }
+  HYBRIDLOOP_FREE(memory);
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/memory.hpp
+
+// >>> task/fifo.hpp - a growing queue of tasks for the loop thread alone
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A circle of tasks that doubles when it is full and never shrinks: no allocation in steady
+// state. Deferred tasks and microtasks wait here. The loop thread only.
+class task_fifo {
+ public:
+  task_fifo() = default;
+  task_fifo(const task_fifo&) = delete;
+  task_fifo& operator=(const task_fifo&) = delete;
+  ~task_fifo() {
+    clear();
+    if (slots_ != nullptr) heap_give(slots_, alignof(unique_task));
+  }
+
+  bool empty() const noexcept { return head_ == tail_; }
+  std::size_t size() const noexcept { return tail_ - head_; }
+
+  void push(unique_task&& task) {
+    if (size() == capacity_) grow();
+    ::new (static_cast<void*>(&slots_[tail_ & (capacity_ - 1)])) unique_task(std::move(task));
+    ++tail_;
+  }
+
+  unique_task pop() noexcept {
+    unique_task& front = slots_[head_ & (capacity_ - 1)];
+    unique_task task(std::move(front));
+    front.~unique_task();
+    ++head_;
+    return task;
+  }
+
+  // A closure's destructor may push again: what it pushes is destroyed as well.
+  void clear() noexcept {
+    while (!empty()) pop();
+  }
+
+ private:
+  void grow() {
+    const std::size_t wider = capacity_ == 0 ? 16 : capacity_ * 2;
+    void* memory = heap_take(wider * sizeof(unique_task), alignof(unique_task));
+    if (memory == nullptr) fail("out of memory for deferred tasks");
+    auto* slots = static_cast<unique_task*>(memory);
+    std::size_t count = 0;
+    for (; !empty(); ++count) ::new (static_cast<void*>(&slots[count])) unique_task(pop());
+    if (slots_ != nullptr) heap_give(slots_, alignof(unique_task));
+    slots_ = slots;
+    capacity_ = wider;
+    head_ = 0;
+    tail_ = count;
+  }
+
+  unique_task* slots_ = nullptr;
+  std::size_t capacity_ = 0;
+  std::size_t head_ = 0;
+  std::size_t tail_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/fifo.hpp
+
+// >>> task/index_stack.hpp - a lock-free stack of free indices, for tables whose entries never move
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Treiber's stack (R. K. Treiber, 1986) over indices instead of pointers. The head carries the
+// number of pops beside the index, so a pop that slept while its entry went out and came back
+// (ABA) fails and looks again; the links are atomics that are never part of an entry's payload.
+//
+// Edge [free]: who takes an index sees everything its last holder did to the entry.
+//
+//   holder                                  taker
+//   F1  head: CAS in, release               F2  head: load or failed CAS, acquire
+//
+// Every change of the head is a read-modify-write, so F2 meets F1 through any number of pushes
+// and pops in between (they continue its release sequence).
+//
+// Any thread: everything.
+template <class Traits>
+class index_stack {
+ public:
+  static constexpr std::uint32_t none = 0xffffffff;
+
+  // `link_of(i)` is the atomic link of entry i.
+  template <class LinkOf>
+  std::uint32_t pop(LinkOf&& link_of) noexcept {
+    std::uint64_t head = head_.load(std::memory_order_acquire);  // [free] F2
+    for (;;) {
+      const auto top = static_cast<std::uint32_t>(head);
+      if (top == 0) return none;
+      const std::uint64_t next = link_of(top - 1).load(std::memory_order_relaxed);  // a hint; the CAS decides
+      const std::uint64_t pops = (head >> 32) + 1;
+      if (head_.compare_exchange_weak(head, pops << 32 | next, std::memory_order_acquire,  // [free] F2
+                                      std::memory_order_acquire)) {  // [free] F2
+        return top - 1;
+      }
+    }
+  }
+
+  // seq_cst because [room] counts on it: a poster that waits for a block looks for one here.
+  template <class LinkOf>
+  void push(std::uint32_t index, LinkOf&& link_of) noexcept {
+    std::uint64_t head = head_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      link_of(index).store(static_cast<std::uint32_t>(head), std::memory_order_relaxed);  // ours alone until the CAS
+      const std::uint64_t next = (head >> 32) << 32 | (index + 1);
+      if (head_.compare_exchange_weak(head, next, std::memory_order_seq_cst,  // [free] F1, [room] R3
+                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return;
+      }
+    }
+  }
+
+  // Number of pops so far, modulo 2^32.
+  std::uint32_t pops() const noexcept {
+    return static_cast<std::uint32_t>(head_.load(std::memory_order_relaxed) >> 32);  // a hint; statistics
+  }
+
+ private:
+  typename Traits::template atomic<std::uint64_t> head_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/index_stack.hpp
+
+// >>> task/arena.hpp - pre-allocated blocks for tasks that the ring cannot hold
+HYBRIDLOOP_OPEN
+namespace detail {
+
+inline constexpr std::size_t block_size = task_size <= 80 ? 128 : (task_size + 48 + 63) / 64 * 64;
+
+// A fixed number of blocks, taken and given back by any thread without a lock. Blocks that were
+// never used are taken in order, so an arena that is never needed touches no memory. Behind it
+// stands the heap, for closures larger than a block and for an arena that is used up.
+template <class Traits>
+class arena final : public block_source {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using link = atomic<std::uint32_t>;
+
+  // Bytes of zeroed memory for `capacity` blocks and their links, aligned to a cache line.
+  static constexpr std::size_t bytes(std::size_t capacity) noexcept {
+    return capacity * (block_size + sizeof(link));
+  }
+
+  arena(void* zeroed, std::size_t capacity) noexcept
+      : blocks_(static_cast<unsigned char*>(zeroed)),
+        links_(reinterpret_cast<link*>(blocks_ + capacity * block_size)),
+        capacity_(static_cast<std::uint32_t>(capacity)) {}
+
+  // A block, or nullptr when all are in use.
+  void* take_block() noexcept {
+    const std::uint32_t index = free_.pop(link_of());
+    if (index != stack::none) return blocks_ + std::size_t{index} * block_size;
+    std::uint32_t fresh = fresh_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (fresh < capacity_) {
+      if (fresh_.compare_exchange_weak(fresh, fresh + 1, std::memory_order_relaxed)) {  // ours alone: a block nobody had
+        return blocks_ + std::size_t{fresh} * block_size;
+      }
+    }
+    return nullptr;
+  }
+
+  void give_block(void* block) noexcept {
+    const std::uint32_t gave = given_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    raise_high(taken() - gave);
+    const auto offset = static_cast<std::size_t>(static_cast<unsigned char*>(block) - blocks_);
+    free_.push(static_cast<std::uint32_t>(offset / block_size), link_of());
+  }
+
+  // A block if one is left and large enough, else from the heap, counted.
+  void* take(std::size_t size, std::size_t alignment) noexcept override {
+    if (size <= block_size && alignment <= block_alignment) {
+      if (void* block = take_block()) return block;
+    }
+    heap_tasks_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    return heap_take(size, alignment);
+  }
+
+  void give(void* memory, std::size_t, std::size_t alignment) noexcept override {
+    if (owns(memory)) {
+      give_block(memory);
+    } else {
+      heap_give(memory, alignment);
+    }
+  }
+
+  bool owns(const void* memory) const noexcept {
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    const auto first = reinterpret_cast<std::uintptr_t>(blocks_);
+    return address >= first && address - first < std::size_t{capacity_} * block_size;
+  }
+
+  // Any thread; exact while nobody takes or gives.
+  std::size_t in_use() const noexcept {
+    return taken() - given_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+  std::size_t high() const noexcept {
+    const std::size_t highest = high_.load(std::memory_order_relaxed);  // a hint; statistics
+    const std::size_t now = in_use();
+    return now > highest ? now : highest;
+  }
+  std::uint64_t heap_tasks() const noexcept {
+    return heap_tasks_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+
+ private:
+  using stack = index_stack<Traits>;
+  static constexpr std::size_t block_alignment = 64;
+
+  auto link_of() noexcept {
+    return [this](std::uint32_t index) -> link& { return links_[index]; };
+  }
+  std::uint32_t taken() const noexcept {
+    return free_.pops() + fresh_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+  // The number in use only falls when a block is given back, so looking here misses no peak.
+  void raise_high(std::uint32_t used) noexcept {
+    std::uint32_t high = high_.load(std::memory_order_relaxed);  // a hint; statistics
+    while (used > high && used <= capacity_ &&
+           !high_.compare_exchange_weak(high, used, std::memory_order_relaxed)) {  // a hint; statistics
+    }
+  }
+
+  unsigned char* const blocks_;
+  link* const links_;
+  const std::uint32_t capacity_;
+
+  alignas(cache_line) stack free_;
+  atomic<std::uint32_t> fresh_{0};
+  alignas(cache_line) atomic<std::uint32_t> given_{0};
+  atomic<std::uint32_t> high_{0};
+  atomic<std::uint64_t> heap_tasks_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/arena.hpp
+
+// >>> task/slab.hpp - a growing table whose entries never move and are named by index and generation
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Chunks of 64, 128, 256, ... entries, mapped when first needed and kept until the table goes, so
+// that any thread may look an index up at any time. Entry needs an atomic<uint32_t> `next_free`.
+//
+// Edge [chunk]: who is given an index finds its chunk. G1 the chunk is built and its pointer set
+// by CAS, release; G2 every look-up loads the pointer, acquire.
+//
+// Any thread: take, give, find.
+template <class Traits, class Entry>
+class slab {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+  using stack = index_stack<Traits>;
+
+ public:
+  static constexpr std::uint32_t none = stack::none;
+
+  slab() noexcept = default;
+  slab(const slab&) = delete;
+  slab& operator=(const slab&) = delete;
+  ~slab() {
+    for (std::uint32_t k = 0; k < chunks; ++k) {
+      Entry* chunk = chunks_[k].load(std::memory_order_relaxed);  // ours alone: nobody else is left
+      if (chunk == nullptr) continue;
+      for (std::size_t i = 0; i < entries_of(k); ++i) chunk[i].~Entry();
+      Traits::kernel::unmap(chunk, bytes_of(k));
+    }
+  }
+
+  // An index nobody holds, or `none` when there is no memory.
+  std::uint32_t take() noexcept {
+    const std::uint32_t old = free_.pop(link_of());
+    if (old != none) return old;
+    const std::uint32_t fresh = fresh_.fetch_add(1, std::memory_order_relaxed);  // ours alone: a number nobody had
+    if (fresh < limit && reach(chunk_of(fresh))) return fresh;
+    return none;
+  }
+
+  void give(std::uint32_t index) noexcept { free_.push(index, link_of()); }
+
+  // nullptr for an index that was never handed out.
+  Entry* find(std::uint32_t index) noexcept {
+    if (index >= limit) return nullptr;
+    const std::uint32_t k = chunk_of(index);
+    Entry* chunk = chunks_[k].load(std::memory_order_acquire);  // [chunk] G2
+    return chunk == nullptr ? nullptr : chunk + (index - first_of(k));
+  }
+  Entry& at(std::uint32_t index) noexcept { return *find(index); }
+
+  // Every entry that was ever in a chunk; the caller tells live ones apart.
+  template <class F>
+  void for_each(F&& f) {
+    for (std::uint32_t k = 0; k < chunks; ++k) {
+      Entry* chunk = chunks_[k].load(std::memory_order_acquire);  // [chunk] G2
+      if (chunk == nullptr) continue;
+      for (std::size_t i = 0; i < entries_of(k); ++i) f(chunk[i]);
+    }
+  }
+
+ private:
+  static constexpr std::uint32_t first_bits = 6;
+  static constexpr std::uint32_t chunks = 22;
+  static constexpr std::uint32_t limit = ((1u << chunks) - 1) << first_bits;
+
+  static constexpr std::size_t entries_of(std::uint32_t k) noexcept {
+    return std::size_t{1} << (k + first_bits);
+  }
+  static constexpr std::size_t bytes_of(std::uint32_t k) noexcept {
+    return entries_of(k) * sizeof(Entry);
+  }
+  static constexpr std::uint32_t first_of(std::uint32_t k) noexcept {
+    return ((1u << k) - 1) << first_bits;
+  }
+  static std::uint32_t chunk_of(std::uint32_t index) noexcept {
+    return highest_bit((index >> first_bits) + 1);
+  }
+
+  auto link_of() noexcept {
+    return [this](std::uint32_t index) -> atomic<std::uint32_t>& { return at(index).next_free; };
+  }
+
+  bool reach(std::uint32_t k) noexcept {
+    if (chunks_[k].load(std::memory_order_acquire) != nullptr) return true;  // [chunk] G2
+    void* memory = Traits::kernel::map(bytes_of(k));
+    if (memory == nullptr) return chunks_[k].load(std::memory_order_acquire) != nullptr;  // [chunk] G2
+    auto* mine = static_cast<Entry*>(memory);
+    for (std::size_t i = 0; i < entries_of(k); ++i) {
+      Entry* made = ::new (static_cast<void*>(mine + i)) Entry;
+      made->index = first_of(k) + static_cast<std::uint32_t>(i);
+    }
+    Entry* expected = nullptr;
+    if (chunks_[k].compare_exchange_strong(expected, mine, std::memory_order_acq_rel)) return true;  // [chunk] G1
+    for (std::size_t i = 0; i < entries_of(k); ++i) mine[i].~Entry();
+    Traits::kernel::unmap(memory, bytes_of(k));
+    return true;
+  }
+
+  atomic<Entry*> chunks_[chunks] = {};
+  stack free_;
+  atomic<std::uint32_t> fresh_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/slab.hpp
+
+// >>> wait/kernel.hpp - the kernel seam: every system call of the library, each answering -errno
+#if HYBRIDLOOP_OS(LINUX)
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A traits type names its kernel, so a test can put one in between that injects failures, counts
+// calls or moves a clock of its own. Answers are what the kernel answers: a value, or -errno.
+struct linux_kernel {
+  // 32-bit systems built with a 64-bit time_t need the call that takes one.
+#if defined(SYS_futex_time64) && (!defined(SYS_futex) || defined(__USE_TIME_BITS64))
+  static constexpr long futex_number = SYS_futex_time64;
+#else
+  static constexpr long futex_number = SYS_futex;
+#endif
+#if defined(SYS_epoll_pwait2)
+  static constexpr long epoll_pwait2_number = SYS_epoll_pwait2;
+#else
+  static constexpr long epoll_pwait2_number = 441;  // on every CPU; headers before 5.11 lack it
+#endif
+
+  static int answer(long result) noexcept { return result < 0 ? -errno : static_cast<int>(result); }
+
+  static timespec to_timespec(nanos t) noexcept {
+    if (t < 0) t = 0;
+    timespec out{};
+    out.tv_sec = static_cast<decltype(out.tv_sec)>(t / 1000000000);
+    out.tv_nsec = static_cast<decltype(out.tv_nsec)>(t % 1000000000);
+    return out;
+  }
+
+  // Sleeps while *word == expected, until woken or CLOCK_MONOTONIC reaches the deadline.
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    const timespec at = to_timespec(deadline);
+    return answer(::syscall(futex_number, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
+                            deadline == never ? nullptr : &at, nullptr, FUTEX_BITSET_MATCH_ANY));
+  }
+
+  // The address is never read here, so it may belong to nobody any more.
+  static int futex_wake(const void* word, int count) noexcept {
+    return answer(::syscall(futex_number, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, nullptr,
+                            nullptr, 0));
+  }
+
+  // membarrier(2); the numbers are the kernel's own, older headers lack their names.
+  static constexpr int membarrier_global = 1;
+  static constexpr int membarrier_expedited = 1 << 3;
+  static constexpr int membarrier_register_expedited = 1 << 4;
+  static int membarrier(int command) noexcept {
+    return answer(::syscall(SYS_membarrier, command, 0, 0));
+  }
+
+  static int epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
+  static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
+    return answer(::epoll_ctl(epoll, what, fd, event));
+  }
+  // The timeout is relative; `never` waits for ever.
+  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
+    struct {  // struct __kernel_timespec: 64-bit everywhere
+      std::int64_t seconds, nanoseconds;
+    } span{timeout / 1000000000, timeout % 1000000000};
+    return answer(::syscall(epoll_pwait2_number, epoll, out, room, timeout == never ? nullptr : &span, nullptr,
+                            std::size_t{0}));
+  }
+  static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
+    return answer(::epoll_wait(epoll, out, room, milliseconds));
+  }
+
+  static int eventfd() noexcept { return answer(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
+  static int write(int fd, const void* bytes, std::size_t size) noexcept {
+    return answer(::write(fd, bytes, size));
+  }
+  static int read(int fd, void* bytes, std::size_t size) noexcept {
+    return answer(::read(fd, bytes, size));
+  }
+  static int close(int fd) noexcept { return answer(::close(fd)); }
+
+  // Zeroed pages that cost nothing until touched; nullptr when there are none.
+  static void* map(std::size_t bytes) noexcept {
+    void* got = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return got == MAP_FAILED ? nullptr : got;
+  }
+  static void unmap(void* memory, std::size_t bytes) noexcept { ::munmap(memory, bytes); }
+
+  static void yield() noexcept { ::sched_yield(); }
+
+  // For as long as one of these lives, threads that are started block every signal.
+  class signals_blocked {
+   public:
+    signals_blocked() noexcept {
+      sigset_t all;
+      ::sigfillset(&all);
+      ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+    }
+    signals_blocked(const signals_blocked&) = delete;
+    signals_blocked& operator=(const signals_blocked&) = delete;
+    ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+   private:
+    sigset_t before_;
+  };
+
+  // CPUs this thread may use: the affinity mask, and never more than the cgroup's quota.
+  static unsigned usable_cpus() noexcept {
+    static const unsigned quota = quota_cpus();
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    const int got = ::sched_getaffinity(0, sizeof mask, &mask);
+    const unsigned allowed = got == 0 ? static_cast<unsigned>(CPU_COUNT(&mask)) : quota;
+    return allowed < quota ? allowed : quota;
+  }
+
+ private:
+  static constexpr unsigned unlimited = 1u << 16;
+
+  // "max 100000" or "150000 100000": quota and period in microseconds (cgroup v2), or the same
+  // two numbers in two files (v1). Rounded down: one and a half CPUs are no place to spin on.
+  static unsigned quota_cpus() noexcept {
+    long long quota = -1;
+    long long period = 0;
+    if (std::FILE* both = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
+      const int fields = std::fscanf(both, "%lld %lld", &quota, &period);
+      std::fclose(both);
+      if (fields != 2) return unlimited;
+    } else {
+      quota = read_number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+      period = read_number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    }
+    if (quota <= 0 || period <= 0) return unlimited;
+    return quota < period ? 1u : static_cast<unsigned>(quota / period);
+  }
+
+  static long long read_number(const char* path) noexcept {
+    long long value = -1;
+    if (std::FILE* file = std::fopen(path, "re")) {
+      if (std::fscanf(file, "%lld", &value) != 1) value = -1;
+      std::fclose(file);
+    }
+    return value;
+  }
+};
+
+using system_kernel = linux_kernel;
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(LINUX)
+// <<< wait/kernel.hpp
+
+// >>> wait/parker.hpp - sleeping on a 32-bit word until another thread wakes it or a deadline comes
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// What a parker is. A traits type may bring another one of the same shape.
+//
+//   wait(word, expected, deadline)   returns when the word no longer holds `expected`, when it was
+//                                    woken, when the deadline passed, or for no reason at all: the
+//                                    caller looks at the word. Deadlines are absolute.
+//   wake_one(word), wake_all(word)   any thread, any signal handler. Only the address is used: the
+//                                    word may be gone, then at worst a stranger wakes for no reason.
+#if HYBRIDLOOP_OS(LINUX)
+template <class Kernel>
+struct futex_parker {
+  static constexpr const char* name = "futex";
+
+  template <class Word>
+  static void wait(const Word& word, std::uint32_t expected, nanos deadline) noexcept {
+    static_assert(sizeof(Word) == 4, "the kernel compares 32 bits");
+    Kernel::futex_wait(&word, expected, deadline);
+  }
+  template <class Word>
+  static void wake_one(const Word& word) noexcept {
+    Kernel::futex_wake(&word, 1);
+  }
+  template <class Word>
+  static void wake_all(const Word& word) noexcept {
+    Kernel::futex_wake(&word, (std::numeric_limits<int>::max)());
+  }
+};
+
+template <class Kernel>
+using system_parker = futex_parker<Kernel>;
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< wait/parker.hpp
+
+// >>> wait/bell.hpp - a kernel object that any thread can ring and a poller hears
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if HYBRIDLOOP_OS(LINUX)
+// An eventfd that sits in an epoll set edge-triggered and is never read: each write is an edge.
+// Only a saturated counter (2^64 - 2 rings) makes no edge; then one read makes room again.
+template <class Kernel>
+struct eventfd_bell {
+  static int open() noexcept { return Kernel::eventfd(); }
+
+  // Any thread, any signal handler. 0, or the errno that could not be mended.
+  static int ring(native_handle bell) noexcept {
+    for (int tries = 0;; ++tries) {
+      const std::uint64_t one = 1;
+      const int wrote = Kernel::write(bell, &one, sizeof one);
+      if (wrote == static_cast<int>(sizeof one)) return 0;
+      if (wrote == -EAGAIN) {
+        std::uint64_t count = 0;
+        Kernel::read(bell, &count, sizeof count);
+      } else if (wrote != -EINTR && tries >= ring_tries) {
+        return wrote < 0 ? -wrote : EIO;
+      } else if (wrote != -EINTR) {
+        Kernel::yield();
+      }
+    }
+  }
+
+  static constexpr int ring_tries = 100;
+};
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< wait/bell.hpp
+
+// >>> wait/fence.hpp - the barrier that a sleeper pays so that posters need not
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// membarrier(2), private expedited: returns when every other thread of the process has passed a
+// full barrier. Registration is per process and may take a scheduler round, so it is done when a
+// loop first wants it.
+#if HYBRIDLOOP_OS(LINUX)
+template <class Kernel>
+struct process_barrier {
+  // Whether issue() may be counted on.
+  static bool available() noexcept {
+    int state = known().load(std::memory_order_relaxed);  // a hint; asking twice is harmless
+    if (state == unknown) {
+      state = Kernel::membarrier(Kernel::membarrier_register_expedited) == 0 ? yes : no;
+      known().store(state, std::memory_order_relaxed);  // a hint; asking twice is harmless
+    }
+    return state == yes;
+  }
+
+  // False when the kernel has come to refuse it (a sandbox, a restored checkpoint).
+  static bool issue() noexcept {
+    if (Kernel::membarrier(Kernel::membarrier_expedited) == 0) return true;
+    return Kernel::membarrier(Kernel::membarrier_register_expedited) == 0 &&
+           Kernel::membarrier(Kernel::membarrier_expedited) == 0;
+  }
+
+  // The one barrier on the way back to symmetric posting, after issue() failed: the slow command,
+  // which needs no registration, and where even that is refused a pause in which the other CPUs'
+  // store buffers have long drained.
+  static void issue_last() noexcept {
+    known().store(no, std::memory_order_relaxed);  // a hint; asking twice is harmless
+    if (Kernel::membarrier(Kernel::membarrier_global) == 0) return;
+    for (int i = 0; i < 1000; ++i) Kernel::yield();
+  }
+
+ private:
+  enum : int { unknown, yes, no };
+  static std::atomic<int>& known() noexcept {
+    static std::atomic<int> state{unknown};
+    return state;
+  }
+};
+
+template <class Kernel>
+using system_barrier = process_barrier<Kernel>;
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< wait/fence.hpp
+
+// >>> poller/contract.hpp - what a poller is, and the words it speaks
+HYBRIDLOOP_OPEN
+
+// What to watch a descriptor for; flags, combined with |.
+enum class interest : unsigned {
+  none = 0,
+  readable = 1,
+  writable = 2,
+  edge = 4,      // once per change instead of as long as it is so
+  oneshot = 8,   // once, then silent until modify()
+  priority = 16  // out-of-band data
+};
+
+constexpr interest operator|(interest a, interest b) noexcept {
+  return static_cast<interest>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
+}
+constexpr interest operator&(interest a, interest b) noexcept {
+  return static_cast<interest>(static_cast<unsigned>(a) & static_cast<unsigned>(b));
+}
+constexpr interest operator~(interest a) noexcept {
+  return static_cast<interest>(~static_cast<unsigned>(a) & 31u);
+}
+constexpr interest& operator|=(interest& a, interest b) noexcept { return a = a | b; }
+constexpr interest& operator&=(interest& a, interest b) noexcept { return a = a & b; }
+
+// What a watch's callback is told.
+struct ready {
+  bool readable = false;
+  bool writable = false;
+  bool hangup = false;    // the peer will send no more; comes with readable
+  bool error = false;     // the descriptor has failed, or could not be watched
+  bool priority = false;
+  int native_error = 0;   // errno of a refused watch or modify; 0 otherwise
+  watch_id id{};
+};
+
+namespace detail {
+
+constexpr bool has(interest set, interest flag) noexcept {
+  return (set & flag) != interest::none;
+}
+inline constexpr interest anything = interest::readable | interest::writable | interest::priority;
+
+// Which registration an event belongs to; the poller hands it back and never looks inside.
+using poll_token = std::uint64_t;
+inline constexpr poll_token bell_token = ~poll_token{0};
+
+struct poll_event {
+  poll_token token;
+  ready what;
+};
+
+// A poller has these verbs, in this order. All answer 0 or an errno; EINTR never leaves `wait`
+// as an error. The loop thread calls them, except where it says otherwise.
+//
+//   open()                        creates the kernel objects; refused ones leave nothing behind
+//   close()                       idempotent
+//   is_open()
+//   add(fd, interest, token)      EPERM: a file that is always ready and cannot be polled
+//   change(fd, interest, token)   also makes an edge-triggered descriptor report again
+//   remove(fd)                    removing what is not there is an answer, not a failure
+//   wait(out, room, timeout)      relative nanoseconds, `never` for ever; the number of events, or
+//                                 0 for a timeout, a signal or the bell alone, or -errno
+//   bell()                        the handle that ring() takes; stays the same while open
+//   ring(bell)                    static; any thread, any signal handler: ends a wait, or the next
+//                                 one when none is going on. Never lost, may be coalesced
+//
+// With interest `none` a registration reports a hang-up at most once.
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< poller/contract.hpp
+
+// >>> poller/epoll.hpp - readiness from epoll(7)
+#if HYBRIDLOOP_OS(LINUX)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Kernel>
+class epoll_poller {
+ public:
+  static constexpr const char* name = "epoll";
+
+  epoll_poller() noexcept = default;
+  epoll_poller(const epoll_poller&) = delete;
+  epoll_poller& operator=(const epoll_poller&) = delete;
+  ~epoll_poller() { close(); }
+
+  int open() noexcept {
+    if (is_open()) return 0;
+    const int epoll = Kernel::epoll_create();
+    if (epoll < 0) return -epoll;
+    epoll_ = epoll;
+    bell_ = eventfd_bell<Kernel>::open();
+    const int refused = bell_ < 0 ? -bell_ : control(EPOLL_CTL_ADD, bell_, EPOLLIN | EPOLLET, bell_token);
+    if (refused != 0) close();
+    return refused;
+  }
+
+  void close() noexcept {
+    if (bell_ >= 0) Kernel::close(bell_);
+    if (epoll_ >= 0) Kernel::close(epoll_);
+    bell_ = -1;
+    epoll_ = -1;
+  }
+
+  bool is_open() const noexcept { return epoll_ >= 0; }
+
+  int add(native_handle fd, interest what, poll_token token) noexcept {
+    return control(EPOLL_CTL_ADD, fd, events_of(what), token);
+  }
+  int change(native_handle fd, interest what, poll_token token) noexcept {
+    return control(EPOLL_CTL_MOD, fd, events_of(what), token);
+  }
+  int remove(native_handle fd) noexcept { return control(EPOLL_CTL_DEL, fd, 0, 0); }
+
+  // Sub-millisecond where the kernel has epoll_pwait2 (5.11); otherwise rounded up, or the last
+  // millisecond would be spent spinning.
+  int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
+    epoll_event events[batch];
+    const int want = static_cast<int>(room < batch ? room : batch);
+    int got = -ENOSYS;
+    if (timeout == 0 || timeout == never) {
+      got = Kernel::epoll_wait(epoll_, events, want, timeout == 0 ? 0 : -1);
+    } else {
+      if (has_pwait2()) got = Kernel::epoll_pwait2(epoll_, events, want, timeout);
+      if (got == -ENOSYS || got == -EPERM) {  // EPERM: a sandbox that does not know the call
+        no_pwait2().store(true, std::memory_order_relaxed);  // a hint; asking again is harmless
+        got = Kernel::epoll_wait(epoll_, events, want, whole_milliseconds(timeout));
+      }
+    }
+    if (got < 0) return got == -EINTR ? 0 : got;
+    return translate(events, got, out);
+  }
+
+  native_handle bell() const noexcept { return bell_; }
+  static int ring(native_handle bell) noexcept { return eventfd_bell<Kernel>::ring(bell); }
+
+ private:
+  static constexpr std::size_t batch = events_per_turn;
+
+  static std::uint32_t events_of(interest what) noexcept {
+    std::uint32_t events = 0;
+    if (has(what, interest::readable)) events |= EPOLLIN | EPOLLRDHUP;
+    if (has(what, interest::writable)) events |= EPOLLOUT;
+    if (has(what, interest::priority)) events |= EPOLLPRI;
+    if (has(what, interest::edge)) events |= EPOLLET;
+    if (has(what, interest::oneshot)) events |= EPOLLONESHOT;
+    // The kernel reports hang-ups and errors unasked and for ever; here once is enough.
+    if ((what & anything) == interest::none) events = EPOLLET | EPOLLONESHOT;
+    return events;
+  }
+
+  static ready ready_of(std::uint32_t events) noexcept {
+    ready what;
+    what.hangup = (events & (EPOLLHUP | EPOLLRDHUP)) != 0;
+    what.readable = (events & EPOLLIN) != 0 || what.hangup;
+    what.writable = (events & EPOLLOUT) != 0;
+    what.error = (events & EPOLLERR) != 0;
+    what.priority = (events & EPOLLPRI) != 0;
+    return what;
+  }
+
+  int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = token;
+    return -Kernel::epoll_ctl(epoll_, verb, fd, &event);
+  }
+
+  static int translate(const epoll_event* events, int count, poll_event* out) noexcept {
+    int kept = 0;
+    for (int i = 0; i < count; ++i) {
+      if (events[i].data.u64 == bell_token) continue;
+      out[kept].token = events[i].data.u64;
+      out[kept].what = ready_of(events[i].events);
+      ++kept;
+    }
+    return kept;
+  }
+
+  static int whole_milliseconds(nanos timeout) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000;  // the caller sleeps again
+    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
+    return static_cast<int>(up < longest ? up : longest);
+  }
+
+  static std::atomic<bool>& no_pwait2() noexcept {
+    static std::atomic<bool> missing{false};
+    return missing;
+  }
+  static bool has_pwait2() noexcept {
+    return !no_pwait2().load(std::memory_order_relaxed);  // a hint; ENOSYS falls back
+  }
+
+  int epoll_ = -1;
+  int bell_ = -1;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(LINUX)
+// <<< poller/epoll.hpp
+
+// >>> poller/select.hpp - the only ladder: which shim this system gets
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if HYBRIDLOOP_OS(LINUX)
+template <class Kernel>
+using system_poller = epoll_poller<Kernel>;
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< poller/select.hpp
+
+// >>> ingress/ring.hpp - a bounded ring of slots that many threads fill and the loop thread runs
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Many producers, one consumer, after D. Vyukov's bounded queue (2010).
+//
+// A producer claims an index by advancing the tail, builds its closure in the slot that the index
+// names, and publishes the slot by writing its lap (index + 1: no two claims of a slot share one,
+// and zeroed memory is an empty ring). The loop thread walks the slots in the order of the claims
+// and runs each closure where it lies. Slots are written by producers only; the loop thread
+// answers with one published head for a whole batch.
+//
+// The tail also carries the closed bit, so that acceptance *is* the claim: what was claimed before
+// the ring closed will be run, and nothing is claimed after.
+//
+// Edge [slot]: the loop thread sees the closure.
+//
+//   producer                                loop thread
+//   S1  closure built                       S3  lap: load, acquire; it is index + 1
+//   S2  lap = index + 1, release            S4  closure runs
+//
+// Edge [head]: a producer never builds into a slot whose closure still lives.
+//
+//   loop thread                             producer
+//   H1  closures destroyed                  H3  head: load, acquire (seq_cst serves [room] too)
+//   H2  head, release (seq_cst: [room])     H4  claims index < head + capacity, builds
+//
+// Edge [close]: everything claimed before the close is run or destroyed.
+//
+//   closer                                  loop thread
+//   C1  tail |= closed                      C3  sees the close bit of the status word
+//   C2  status |= close (release)           C4  tail: load; leaves when head has reached it
+//
+// The claim is a compare-and-swap on the word that C1 changes, so it lands before C1 and is
+// counted, or fails and answers `closed`.
+template <class Traits>
+class ring {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  static constexpr std::uint64_t closed = std::uint64_t{1} << 63;
+
+  struct slot {
+    atomic<std::uint64_t> lap;
+    unique_task task;
+  };
+
+  enum class answer : std::uint8_t { claimed, full, closed };
+
+  // `capacity` is a power of two, `zeroed` is capacity slots of zeroed memory.
+  ring(void* zeroed, std::size_t capacity) noexcept
+      : slots_(static_cast<slot*>(zeroed)), mask_(capacity - 1) {}
+  ring(const ring&) = delete;
+  ring& operator=(const ring&) = delete;
+
+  // Any thread. On `claimed` the caller owes a publish() of the index, whatever happens.
+  answer claim(std::uint64_t& index) noexcept {
+    std::uint64_t tail = tail_.load(std::memory_order_seq_cst);  // [close] C1; the CAS decides
+    for (;;) {
+      if ((tail & closed) != 0) return answer::closed;
+      const std::uint64_t head = head_out_.load(std::memory_order_seq_cst);  // [head] H3, [room] R2
+      // A negative difference is a tail that went stale while we slept: the CAS refuses it.
+      if (static_cast<std::int64_t>(tail - head) > static_cast<std::int64_t>(mask_)) {
+        const std::uint64_t again = tail_.load(std::memory_order_seq_cst);  // [close] C1
+        if (again == tail) return answer::full;
+        tail = again;
+        continue;
+      }
+      if (tail_.compare_exchange_weak(tail, tail + 1, std::memory_order_seq_cst,  // [close] C1
+                                      std::memory_order_seq_cst)) {  // [close] C1
+        index = tail;
+        return answer::claimed;
+      }
+    }
+  }
+
+  // The claimer: the place to build in.
+  unique_task& task_at(std::uint64_t index) noexcept { return slots_[index & mask_].task; }
+
+  // The claimer, once. `strong` makes the store part of the total order that [sleep] needs.
+  void publish(std::uint64_t index, bool strong) noexcept {
+    atomic<std::uint64_t>& lap = slots_[index & mask_].lap;
+    if (strong) {
+      lap.store(index + 1, std::memory_order_seq_cst);  // [slot] S2, [sleep] P1
+    } else {
+      lap.store(index + 1, std::memory_order_release);  // [slot] S2, [sleep] P1 with a barrier
+    }
+  }
+
+  // Any thread: the claims so far.
+  std::uint64_t tail() const noexcept {
+    return tail_.load(std::memory_order_seq_cst) & ~closed;  // [close] C4
+  }
+  bool is_closed() const noexcept {
+    return (tail_.load(std::memory_order_acquire) & closed) != 0;  // [close] C1
+  }
+  void close() noexcept { tail_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
+
+  // The loop thread from here on.
+  std::uint64_t head() const noexcept { return head_; }
+  bool published(std::uint64_t index) const noexcept {
+    return slots_[index & mask_].lap.load(std::memory_order_acquire) == index + 1;  // [slot] S3
+  }
+  // The last look before a sleep. Takes the index, because a thread that borrows the loop may move
+  // the head meanwhile.
+  bool published_before_sleep(std::uint64_t index) const noexcept {
+    return slots_[index & mask_].lap.load(std::memory_order_seq_cst) == index + 1;  // [sleep] L2
+  }
+  void advance() noexcept { ++head_; }
+
+  // Publishes the head, up to the oldest task that still runs in its slot.
+  void publish_head(std::uint64_t bound) noexcept {
+    head_out_.store(bound < head_ ? bound : head_, std::memory_order_seq_cst);  // [head] H2, [room] R3
+  }
+
+  std::size_t capacity() const noexcept { return mask_ + 1; }
+
+ private:
+  // Set once, read by all.
+  slot* const slots_;
+  const std::uint64_t mask_;
+
+  // Producers.
+  alignas(cache_line) atomic<std::uint64_t> tail_{0};
+
+  // Written by the loop thread once a batch, read by producers.
+  alignas(cache_line) atomic<std::uint64_t> head_out_{0};
+
+  // The loop thread.
+  alignas(cache_line) std::uint64_t head_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< ingress/ring.hpp
+
+// >>> ingress/spill.hpp - where posts go while the ring is full, without losing their order
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A chain of nodes pushed by any thread and taken whole by the loop thread.
+//
+// "The ring until it is empty, then the spill" would break the order: a slot that is claimed and
+// not yet published makes the ring look empty. So a node carries a ticket, the ring's tail as its
+// producer read it in the same post, after its own earlier claims. The loop thread runs every ring
+// entry below the ticket before the node, and none at or above it. A producer that finds the
+// spill not empty spills too; one that finds it empty finds it taken, and its next claim is at or
+// above every ticket that was taken.
+//
+// Edge [spill]: the loop thread sees the node, and then the closure in it.
+//
+//   producer                                  loop thread
+//   K1  ticket set                            K3  chain = head.fetch_and(closed), acquire
+//   K2  head: CAS in, release                 K6  ready: load, acquire
+//   K4  closure built                         K7  closure runs
+//   K5  ready = 1, release ([sleep] P1)
+//
+// K2 comes before K4 for the same reason as in the ring: acceptance is the claim, and a closure is
+// moved from only when it was accepted. A constructor that throws leaves an empty task: K5 still
+// comes. The chain is only ever pushed to and taken whole, so an address that returns (ABA) is
+// harmless.
+template <class Traits>
+class spill {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  struct node {
+    node* next = nullptr;
+    std::uint64_t ticket = 0;
+    atomic<std::uint32_t> ready{0};
+    unique_task task;
+  };
+  static_assert(sizeof(node) <= block_size, "a spilled task fits an arena block");
+
+  // Any thread. False when closed; the node is still the caller's.
+  bool push(node& fresh) noexcept {
+    std::uintptr_t head = head_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      if ((head & closed) != 0) return false;
+      fresh.next = reinterpret_cast<node*>(head);
+      if (head_.compare_exchange_weak(head, reinterpret_cast<std::uintptr_t>(&fresh),
+                                      std::memory_order_seq_cst,  // [spill] K2, [close] C1
+                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        spilled_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+        return true;
+      }
+    }
+  }
+
+  // The pusher, once: the task is built, or will never be.
+  static void publish(node& mine) noexcept {
+    mine.ready.store(1, std::memory_order_seq_cst);  // [spill] K5, [sleep] P1
+  }
+
+  // Any thread. Coherence is enough: a thread's own push is seen, or its taking is.
+  bool empty() const noexcept {
+    return (head_.load(std::memory_order_relaxed) & ~closed) == 0;  // [spill] K2, K3
+  }
+
+  void close() noexcept { head_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
+
+  std::uint64_t spilled() const noexcept {
+    return spilled_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+
+  // The loop thread from here on.
+  //
+  // The next node to run, in the order of the pushes, or nullptr.
+  node* front() noexcept {
+    if (taken_ == nullptr && !empty()) take();
+    return taken_;
+  }
+  node* taken() const noexcept { return taken_; }
+  void pop() noexcept { taken_ = taken_->next; }
+
+  static bool published(const node& n) noexcept {
+    return n.ready.load(std::memory_order_acquire) != 0;  // [spill] K6
+  }
+
+  // The last look before a sleep: a chain that came, or a front that became ready.
+  bool news_before_sleep(const node* front) const noexcept {
+    if (front != nullptr) return front->ready.load(std::memory_order_seq_cst) != 0;  // [sleep] L2
+    return (head_.load(std::memory_order_seq_cst) & ~closed) != 0;  // [sleep] L2
+  }
+
+ private:
+  static constexpr std::uintptr_t closed = 1;
+
+  void take() noexcept {
+    const std::uintptr_t chain = head_.fetch_and(closed, std::memory_order_seq_cst);  // [spill] K3
+    node* newest = reinterpret_cast<node*>(chain & ~closed);
+    while (newest != nullptr) {
+      node* older = newest->next;
+      newest->next = taken_;
+      taken_ = newest;
+      newest = older;
+    }
+  }
+
+  atomic<std::uintptr_t> head_{0};
+  atomic<std::uint64_t> spilled_{0};
+
+  // The loop thread.
+  alignas(cache_line) node* taken_ = nullptr;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< ingress/spill.hpp
+
+// >>> ingress/room.hpp - posters that wait until a full loop has room again
+HYBRIDLOOP_OPEN
+
+// The answer of a post. Look at it: only `accepted` means that the task will run, or be destroyed
+// with the loop.
+enum class [[nodiscard]] post_result : std::uint8_t {
+  accepted,
+  full,    // no room; the task is still yours
+  closed,  // the loop takes no more; the task is still yours
+};
+
+// What a post does when ring and arena are both full.
+enum class overflow : std::uint8_t {
+  spill,  // goes on with the heap, never answers full
+  block,  // waits for room; on the loop's own thread it spills, after close() it answers closed
+  fail,   // answers full
+};
+
+namespace detail {
+
+// Edge [room]: a poster that waits for room cannot miss it.
+//
+//   poster                                  loop thread
+//   R1  waiting += 1                        R3  head published, or a block given back
+//   R2  head and free blocks ? go on        R4  waiting ? epoch += 1, wake all
+//       : sleep on the epoch
+//
+// All four are seq_cst, so they stand in one order: if R4 saw nobody, it stands before R1, hence R3
+// before R2, and R2 sees the room. The epoch is read before R2, so a wake between R2 and the sleep
+// changes the word and the sleep ends at once. No barrier of the loop's [sleep] edge helps here.
+template <class Traits>
+class waiting_room {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  // A poster stands here while it waits. The loop is not torn down under it.
+  class visit {
+   public:
+    explicit visit(waiting_room& room) noexcept : room_(room) {
+      room_.waiting_.fetch_add(1, std::memory_order_seq_cst);  // [room] R1
+    }
+    visit(const visit&) = delete;
+    visit& operator=(const visit&) = delete;
+    ~visit() { room_.waiting_.fetch_sub(1, std::memory_order_release); }  // [leave] W1
+
+    std::uint32_t epoch() const noexcept {
+      return room_.epoch_.load(std::memory_order_seq_cst);  // [room] R2
+    }
+    void sleep(std::uint32_t seen) const noexcept { Traits::parker::wait(room_.epoch_, seen, never); }
+
+   private:
+    waiting_room& room_;
+  };
+
+  // The loop thread, after it made room; any thread, after closing.
+  void call() noexcept {
+    if (waiting_.load(std::memory_order_seq_cst) == 0) return;  // [room] R4
+    epoch_.fetch_add(1, std::memory_order_seq_cst);             // [room] R4
+    Traits::parker::wake_all(epoch_);
+  }
+
+  // Edge [leave]: W1 a poster leaves (release); W2 the destructor sees the room empty (acquire), so
+  // nobody touches what it frees.
+  bool empty() const noexcept { return waiting_.load(std::memory_order_acquire) == 0; }  // [leave] W2
+
+ private:
+  atomic<std::uint32_t> waiting_{0};
+  atomic<std::uint32_t> epoch_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< ingress/room.hpp
+
+// >>> ingress/ingress.hpp - the one door through which work enters: ring, then spill, in order
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Traits>
+class ingress {
+ public:
+  using ring_type = ring<Traits>;
+  using spill_type = spill<Traits>;
+  using node = typename spill_type::node;
+
+  ingress(void* slots, std::size_t ring_capacity, void* blocks, std::size_t arena_capacity) noexcept
+      : ring_(slots, ring_capacity), arena_(blocks, arena_capacity) {}
+
+  // Any thread. `strong` says how to publish, `look` is called after publishing and may find the loop
+  // gone: nothing of this object is touched after that. `when_full` is asked when the ring is; on
+  // the loop thread it first lets go of the slots that were run, so the ring is tried once more.
+  template <class Build, class F, class Policy, class Look>
+  post_result offer(F&& f, const Policy& when_full, bool strong, const Look& look) {
+    unique_task::room<std::decay_t<F>> place(arena_);
+    if (!place.had()) out_of_memory<Build>();
+    std::uint64_t index = 0;
+    overflow policy{};
+    answer got = claim(index);
+    if (got == answer::full) {
+      policy = when_full();
+      got = claim(index);
+    }
+    switch (got) {
+      case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
+      case answer::closed: return post_result::closed;
+      case answer::full: break;
+    }
+    return offer_spill<Build>(place, std::forward<F>(f), policy, strong, look);
+  }
+
+  // Any thread. The ring or nothing: never waits, never spills.
+  template <class Build, class F, class Look>
+  post_result offer_ring(F&& f, bool strong, const Look& look) {
+    unique_task::room<std::decay_t<F>> place(arena_);
+    if (!place.had()) out_of_memory<Build>();
+    std::uint64_t index = 0;
+    switch (claim(index)) {
+      case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
+      case answer::closed: return post_result::closed;
+      case answer::full: break;
+    }
+    return post_result::full;
+  }
+
+  // Any thread. The caller then sets the close bit of the status word; only that ends the loop.
+  void close() noexcept {
+    ring_.close();
+    spill_.close();
+    room_.call();
+  }
+  bool closed() const noexcept { return ring_.is_closed(); }
+
+  std::uint64_t posts() const noexcept { return ring_.tail() + spill_.spilled(); }
+  std::uint64_t spilled() const noexcept { return spill_.spilled(); }
+  arena<Traits>& blocks() noexcept { return arena_; }
+  const arena<Traits>& blocks() const noexcept { return arena_; }
+  const waiting_room<Traits>& room() const noexcept { return room_; }
+
+  // The loop thread from here on.
+  //
+  // Runs the oldest accepted task that can run: run(task), then destroys it. False when there is
+  // none, or when the oldest is claimed and not yet published.
+  template <class Build, class Run>
+  bool run_next(Run&& run) {
+    node* spilled = spill_.taken();
+    if (spilled == nullptr || ring_.head() < spilled->ticket) {
+      if (ring_.published(ring_.head())) {
+        run_slot<Build>(run);
+        return true;
+      }
+      if (spilled != nullptr) return false;  // an unpublished slot below the ticket holds it back
+      spilled = spill_.front();
+      if (spilled == nullptr) return false;
+      if (ring_.head() < spilled->ticket) return run_next<Build>(run);
+    }
+    if (!spill_type::published(*spilled)) return false;
+    run_node<Build>(run, *spilled);
+    return true;
+  }
+
+  // Takes what spilled, so that it keeps its place. Cheap when nothing did.
+  void look_at_spill() noexcept { spill_.front(); }
+
+  // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
+  // out of the drain, and before parking.
+  void publish_head() noexcept {
+    ring_.publish_head(oldest_running_);
+    room_.call();
+  }
+
+  // Claimed, whether published or not, counts as work.
+  bool empty() noexcept {
+    return ring_.head() == ring_.tail() && spill_.front() == nullptr;
+  }
+  std::size_t backlog() const noexcept {
+    return static_cast<std::size_t>(ring_.tail() - ring_.head());
+  }
+  bool can_run() noexcept {
+    const node* spilled = spill_.front();
+    if (spilled != nullptr && ring_.head() >= spilled->ticket) return spill_type::published(*spilled);
+    return ring_.published(ring_.head());
+  }
+  std::size_t capacity() const noexcept { return ring_.capacity(); }
+
+  // What the last look before a sleep compares: copied before the sleep is published, because
+  // from then on the loop may be somebody else's.
+  struct bookmark {
+    std::uint64_t head;
+    const node* front;
+    bool front_is_next;
+  };
+  bookmark mark() noexcept {
+    const node* front = spill_.front();
+    return {ring_.head(), front, front != nullptr && ring_.head() >= front->ticket};
+  }
+  bool news_before_sleep(const bookmark& at) const noexcept {
+    if (at.front_is_next) return spill_.news_before_sleep(at.front);
+    if (ring_.published_before_sleep(at.head)) return true;
+    return at.front == nullptr && spill_.news_before_sleep(nullptr);
+  }
+
+  // Destroys what was accepted and never run. Waits for claims that are not yet published.
+  void destroy_all() noexcept {
+    while (!empty()) {
+      const bool some = run_next<build_tag>([](unique_task&) {});
+      if (!some) Traits::kernel::yield();
+    }
+    publish_head();
+  }
+
+ private:
+  using answer = typename ring_type::answer;
+  static constexpr std::uint64_t nobody = ~std::uint64_t{0};
+
+  template <class Build>
+  [[noreturn]] static void out_of_memory() {
+    refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: post");
+  }
+
+  // A producer that finds the spill not empty spills too.
+  answer claim(std::uint64_t& index) noexcept {
+    if (!spill_.empty()) return ring_.is_closed() ? answer::closed : answer::full;
+    return ring_.claim(index);
+  }
+
+  // Publishes on every way out: a constructor that throws leaves an empty task, a tombstone.
+  template <class Publish, class Look>
+  struct publisher {
+    const Publish& publish;
+    const Look& look;
+    ~publisher() {
+      publish();
+      Traits::schedule_point("published");
+      look();
+    }
+  };
+
+  template <class Build, class Place, class F, class Look>
+  post_result fill(std::uint64_t index, Place& place, F&& f, bool strong, const Look& look) {
+    Traits::schedule_point("claimed");
+    const auto publish = [this, index, strong] { ring_.publish(index, strong); };
+    const publisher<decltype(publish), Look> on_exit{publish, look};
+    ring_.task_at(index).emplace(place, std::forward<F>(f));
+    return post_result::accepted;
+  }
+
+  template <class Build, class Place, class F, class Look>
+  post_result offer_spill(Place& place, F&& f, overflow when_full, bool strong, const Look& look) {
+    void* memory = arena_.take_block();
+    if (memory == nullptr && when_full == overflow::fail) return post_result::full;
+    if (memory == nullptr && when_full == overflow::block) {
+      std::uint64_t index = 0;
+      switch (wait_for_room(index, memory)) {
+        case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
+        case answer::closed: return post_result::closed;
+        case answer::full: break;  // but a block was had
+      }
+    }
+    if (memory == nullptr) memory = arena_.take(sizeof(node), alignof(node));
+    if (memory == nullptr) out_of_memory<Build>();
+    node* mine = ::new (memory) node;
+    mine->ticket = ring_.tail();
+    Traits::schedule_point("ticket");
+    if (!spill_.push(*mine)) {
+      give(*mine);
+      return post_result::closed;
+    }
+    Traits::schedule_point("spilled");
+    const auto publish = [mine] { spill_type::publish(*mine); };
+    const publisher<decltype(publish), Look> on_exit{publish, look};
+    mine->task.emplace(place, std::forward<F>(f));
+    return post_result::accepted;
+  }
+
+  answer wait_for_room(std::uint64_t& index, void*& memory) noexcept {
+    const typename waiting_room<Traits>::visit here(room_);
+    for (;;) {
+      const std::uint32_t seen = here.epoch();
+      const answer got = claim(index);
+      if (got != answer::full) return got;
+      memory = arena_.take_block();
+      if (memory != nullptr) return answer::full;
+      Traits::schedule_point("no-room");
+      here.sleep(seen);
+    }
+  }
+
+  void give(node& n) noexcept {
+    n.~node();
+    arena_.give(&n, sizeof(node), alignof(node));
+  }
+
+  // Whatever leaves the task (a return, an exception), the closure is destroyed and the slot is
+  // done. The private head has moved before, so a nested run goes on with the next slot; the
+  // published one stops at the oldest slot that still runs.
+  template <class Build, class Run>
+  void run_slot(Run& run) {
+    struct done {
+      ingress& in;
+      unique_task& task;
+      bool outermost;
+      ~done() {
+        task.reset();
+        if (outermost) in.oldest_running_ = nobody;
+      }
+    };
+    const std::uint64_t index = ring_.head();
+    ring_.advance();
+    const done guard{*this, ring_.task_at(index), oldest_running_ == nobody};
+    if (guard.outermost) oldest_running_ = index;
+    if (guard.task) run(guard.task);
+  }
+
+  template <class Build, class Run>
+  void run_node(Run& run, node& n) {
+    struct done {
+      ingress& in;
+      node& mine;
+      ~done() { in.give(mine); }
+    };
+    spill_.pop();
+    const done guard{*this, n};
+    if (n.task) run(n.task);
+  }
+
+  ring_type ring_;
+  arena<Traits> arena_;
+  spill_type spill_;
+  waiting_room<Traits> room_;
+  std::uint64_t oldest_running_ = nobody;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< ingress/ingress.hpp
+
+// >>> timer/record.hpp - one timer: what any thread may ask of it, and what only the loop thread touches
+HYBRIDLOOP_OPEN
+
+// How a repeating timer counts.
+enum class repeat : std::uint8_t {
+  fixed_rate,   // every period from the first deadline on; what was missed is made up for
+  fixed_delay,  // a period after the end of each run
+  skip_missed   // every period from the first deadline on; what was missed is left out
+};
+
+namespace detail {
+
+// The word of a timer is its generation and these flags, changed by CAS only.
+//
+// Edge [timer]: cancel() is exact, and so is firing.
+//
+//   any thread                              loop thread
+//   T1  armed -> ended: it will not run     T2  armed -> running: it runs
+//   T3  running and repeating -> ended:     T4  running -> armed, or finds `ended` and stops
+//       it will not run again
+//
+// All are acq_rel CASes on one word: exactly one of T1 and T2 succeeds, and the record goes back to
+// the table only after the loop thread has seen `ended`, so T1 reads no stranger's timer: a record
+// handed out again carries another generation.
+namespace timer_flag {
+inline constexpr std::uint64_t armed = 1;
+inline constexpr std::uint64_t running = 2;
+inline constexpr std::uint64_t repeats = 4;
+inline constexpr std::uint64_t ended = 8;
+inline constexpr std::uint64_t moving = 16;  // a reschedule is on its way; do not fire meanwhile
+inline constexpr std::uint64_t all = 255;
+}  // namespace timer_flag
+
+template <class Traits>
+struct timer_record {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+  // Any thread.
+  atomic<std::uint64_t> word{0};
+  atomic<std::uint32_t> next_free{0};
+  std::uint32_t index = 0;            // set once
+  atomic<nanos> wanted{0};            // the deadline that a reschedule asks for
+
+  // The loop thread.
+  nanos deadline = 0;
+  nanos period = 0;
+  std::uint64_t order = 0;            // FIFO among equals
+  timer_record* prev = nullptr;
+  timer_record* next = nullptr;
+  std::uint32_t place = 0;            // a bucket, or a position in the heap; see wheel.hpp
+  repeat how = repeat::fixed_rate;
+  bool in_heap = false;
+  bool placed = false;                // stands in the wheel
+  bool started = false;               // counted
+  bool moved = false;                 // while running: the deadline is the next one already
+  bool referenced = true;
+  unique_task task;
+
+  static std::uint32_t generation_of(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>(word >> 8);
+  }
+  static std::uint64_t make_word(std::uint32_t generation, std::uint64_t flags) noexcept {
+    return std::uint64_t{generation} << 8 | flags;
+  }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< timer/record.hpp
+
+// >>> timer/wheel.hpp - deadlines in order: a hierarchical wheel for the far ones, a heap for the near
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Where a bucket's span begins and which timers stand in it is known to the tick (65.5 us); when
+// the clock reaches the tick, its timers move into a small heap that orders them to the nanosecond.
+// So adding and cancelling a far timer links and unlinks a list, and firing is exact all the same.
+//
+// Levels of 64 buckets after G. Varghese and A. Lauck, "Hashed and Hierarchical Timing Wheels"
+// (1987). A timer stands at the level of the highest 6-bit digit in which its tick differs from
+// the base, the first tick not yet moved to the heap; so the lowest level that is not empty always
+// holds the earliest bucket. The loop thread only.
+template <class Traits>
+class timer_wheel {
+ public:
+  using record = timer_record<Traits>;
+
+  timer_wheel() noexcept = default;
+  timer_wheel(const timer_wheel&) = delete;
+  timer_wheel& operator=(const timer_wheel&) = delete;
+  ~timer_wheel() {
+    if (heap_ != nullptr) heap_give(heap_, alignof(entry));
+  }
+
+  // The deadline and the order are set. A deadline of `never` stands nowhere.
+  void insert(record& r) {
+    if (r.deadline == never) return;
+    r.placed = true;
+    const std::uint64_t tick = tick_of(r.deadline);
+    if (tick < base_) {
+      heap_push(r);
+    } else {
+      link(r, bucket_of(tick));
+    }
+  }
+
+  // A timer that is due already but must not fire before the next turn: aside until free_held().
+  void hold(record& r) noexcept {
+    r.placed = true;
+    link(r, held);
+  }
+  void free_held() {
+    if (buckets_[held] != nullptr) spread(held);
+  }
+
+  void erase(record& r) noexcept {
+    if (!r.placed) return;
+    r.placed = false;
+    if (r.in_heap) {
+      heap_erase(r.place);
+    } else {
+      unlink(r);
+    }
+  }
+
+  // Moves what the clock has reached into the heap.
+  void advance(nanos now) {
+    const std::uint64_t target = tick_of(now) + 1;
+    if (target <= base_) return;
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      const std::uint64_t start = start_of(level, bucket);
+      if (level == 0 ? start >= target : start > target) break;
+      base_ = level == 0 ? start + 1 : start;
+      spread(bucket);
+    }
+    base_ = target;
+  }
+
+  // The earliest timer due at `now`, after advance(now), or nullptr. It stays where it is.
+  record* due(nanos now) const noexcept {
+    return heap_size_ != 0 && heap_[0].deadline <= now ? heap_[0].timer : nullptr;
+  }
+
+  // Not later than the earliest deadline, and equal to it unless more than a handful of timers
+  // share the earliest bucket: then it is the bucket's beginning, and the wake there is for all.
+  nanos next_wake() const noexcept {
+    if (heap_size_ != 0) return heap_[0].deadline;
+    const std::uint32_t level = lowest_level();
+    if (level == levels) return never;
+    const std::uint32_t bucket = earliest_bucket(level);
+    nanos earliest = never;
+    std::size_t seen = 0;
+    for (const record* r = buckets_[bucket]; r != nullptr; r = r->next) {
+      if (++seen > handful) return time_of(start_of(level, bucket));
+      if (r->deadline < earliest) earliest = r->deadline;
+    }
+    return earliest;
+  }
+
+ private:
+  static constexpr std::uint32_t tick_bits = 16;
+  static constexpr std::uint32_t levels = 8;
+  static constexpr std::uint32_t digit_bits = 6;
+  static constexpr std::uint32_t buckets_per_level = 1u << digit_bits;
+  static constexpr std::uint32_t held = levels * buckets_per_level;  // no level looks there
+  static constexpr std::size_t handful = 16;
+
+  struct entry {
+    nanos deadline;
+    std::uint64_t order;
+    record* timer;
+    bool before(const entry& other) const noexcept {
+      return deadline != other.deadline ? deadline < other.deadline : order < other.order;
+    }
+  };
+
+  static std::uint64_t tick_of(nanos t) noexcept {
+    return t <= 0 ? 0 : static_cast<std::uint64_t>(t) >> tick_bits;
+  }
+  static nanos time_of(std::uint64_t tick) noexcept { return static_cast<nanos>(tick << tick_bits); }
+
+  std::uint32_t bucket_of(std::uint64_t tick) const noexcept {
+    const std::uint32_t level = highest_bit((tick ^ base_) | (buckets_per_level - 1)) / digit_bits;
+    const auto digit = static_cast<std::uint32_t>(tick >> (level * digit_bits)) % buckets_per_level;
+    return level * buckets_per_level + digit;
+  }
+
+  std::uint32_t lowest_level() const noexcept {
+    std::uint32_t level = 0;
+    while (level < levels && occupied_[level] == 0) ++level;
+    return level;
+  }
+  std::uint32_t earliest_bucket(std::uint32_t level) const noexcept {
+    return level * buckets_per_level + lowest_bit(occupied_[level]);
+  }
+  std::uint64_t start_of(std::uint32_t level, std::uint32_t bucket) const noexcept {
+    const std::uint32_t shift = level * digit_bits;
+    const std::uint64_t above = base_ >> (shift + digit_bits) << (shift + digit_bits);
+    return above | std::uint64_t{bucket % buckets_per_level} << shift;
+  }
+
+  void link(record& r, std::uint32_t bucket) noexcept {
+    r.in_heap = false;
+    r.place = bucket;
+    r.prev = nullptr;
+    r.next = buckets_[bucket];
+    if (r.next != nullptr) r.next->prev = &r;
+    buckets_[bucket] = &r;
+    occupied_[bucket / buckets_per_level] |= std::uint64_t{1} << bucket % buckets_per_level;
+  }
+
+  void unlink(record& r) noexcept {
+    if (r.next != nullptr) r.next->prev = r.prev;
+    if (r.prev != nullptr) {
+      r.prev->next = r.next;
+      return;
+    }
+    buckets_[r.place] = r.next;
+    if (r.next == nullptr) clear_bit(r.place);
+  }
+
+  void clear_bit(std::uint32_t bucket) noexcept {
+    occupied_[bucket / buckets_per_level] &= ~(std::uint64_t{1} << bucket % buckets_per_level);
+  }
+
+  // Puts a bucket's timers where they belong now that the base has moved.
+  void spread(std::uint32_t bucket) {
+    record* r = buckets_[bucket];
+    buckets_[bucket] = nullptr;
+    clear_bit(bucket);
+    while (r != nullptr) {
+      record* next = r->next;
+      insert(*r);
+      r = next;
+    }
+  }
+
+  // A heap of four children a node: half as deep as a binary one, and the four share two lines.
+  void heap_push(record& r) {
+    if (heap_size_ == heap_room_) heap_grow();
+    r.in_heap = true;
+    sift_up(heap_size_++, {r.deadline, r.order, &r});
+  }
+
+  void heap_erase(std::size_t at) noexcept {
+    const entry last = heap_[--heap_size_];
+    if (at == heap_size_) return;
+    if (at > 0 && last.before(heap_[(at - 1) / 4])) {
+      sift_up(at, last);
+    } else {
+      sift_down(at, last);
+    }
+  }
+
+  void sift_up(std::size_t at, const entry& e) noexcept {
+    while (at > 0 && e.before(heap_[(at - 1) / 4])) {
+      set(at, heap_[(at - 1) / 4]);
+      at = (at - 1) / 4;
+    }
+    set(at, e);
+  }
+
+  void sift_down(std::size_t at, const entry& e) noexcept {
+    for (std::size_t child = 4 * at + 1; child < heap_size_; child = 4 * at + 1) {
+      const std::size_t end = child + 4 < heap_size_ ? child + 4 : heap_size_;
+      std::size_t least = child;
+      for (std::size_t i = child + 1; i < end; ++i) {
+        if (heap_[i].before(heap_[least])) least = i;
+      }
+      if (!heap_[least].before(e)) break;
+      set(at, heap_[least]);
+      at = least;
+    }
+    set(at, e);
+  }
+
+  void set(std::size_t at, const entry& e) noexcept {
+    heap_[at] = e;
+    e.timer->place = static_cast<std::uint32_t>(at);
+  }
+
+  void heap_grow() {
+    const std::size_t wider = heap_room_ == 0 ? 64 : heap_room_ * 2;
+    auto* heap = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
+    if (heap == nullptr) fail("out of memory for due timers");
+    if (heap_size_ != 0) std::memcpy(heap, heap_, heap_size_ * sizeof(entry));
+    if (heap_ != nullptr) heap_give(heap_, alignof(entry));
+    heap_ = heap;
+    heap_room_ = wider;
+  }
+
+  std::uint64_t base_ = 0;
+  std::uint64_t occupied_[levels + 1] = {};
+  record* buckets_[held + 1] = {};
+  entry* heap_ = nullptr;
+  std::size_t heap_size_ = 0;
+  std::size_t heap_room_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< timer/wheel.hpp
+
+// >>> timer/timers.hpp - all timers of a loop: made and cancelled anywhere, fired by the loop thread
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A timer is made by any thread and *started* by the loop thread: other threads send the id of
+// what they made, moved or ended through the ingress, in order with their posts. Ids carry a
+// generation, so a command that comes late finds nobody instead of a stranger.
+template <class Traits>
+class timers {
+ public:
+  using record = timer_record<Traits>;
+
+  // Any thread. nullptr when there is no memory; throws what the closure's constructor throws.
+  template <class F>
+  record* make(block_source& home, F&& f, nanos deadline, nanos period, repeat how) {
+    unique_task::room<std::decay_t<F>> place(home);
+    const std::uint32_t index = place.had() ? table_.take() : table_.none;
+    if (index == table_.none) return nullptr;
+    record& r = table_.at(index);
+    give_back unless_made{this, &r};
+    r.task.emplace(place, std::forward<F>(f));
+    unless_made.r = nullptr;
+    r.deadline = deadline;
+    r.period = period;
+    r.how = how;
+    r.referenced = true;
+    const std::uint32_t generation = next_generation(r);
+    const std::uint64_t flags = timer_flag::armed | (period > 0 ? timer_flag::repeats : 0);
+    r.word.store(record::make_word(generation, flags), std::memory_order_release);  // [timer] T1
+    return &r;
+  }
+
+  timer_id id_of(const record& r) const noexcept {
+    return {r.index, record::generation_of(r.word.load(std::memory_order_relaxed))};  // a hint; its holder asks
+  }
+
+  enum class ending : std::uint8_t { unknown, unplace, by_itself };
+
+  // Any thread. `unplace`: it will not run; the loop thread owes a release(). `by_itself`: one run
+  // is in progress, the last, and releases it.
+  ending end(timer_id id) noexcept {
+    record* r = table_.find(id.index());
+    if (r == nullptr || !id) return ending::unknown;
+    std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
+    for (;;) {
+      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return ending::unknown;
+      const std::uint64_t next = (word & ~(timer_flag::armed | timer_flag::moving)) | timer_flag::ended;
+      if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T1, T3
+                                        std::memory_order_acquire)) {  // [timer] T1, T3
+        return (word & timer_flag::running) != 0 ? ending::by_itself : ending::unplace;
+      }
+    }
+  }
+
+  enum class moving : std::uint8_t { unknown, announced, already };
+
+  // Any thread. From `announced` on the timer does not fire until the loop thread has called
+  // move(id). Of several moves under way the last one counts.
+  moving announce_move(timer_id id, nanos deadline) noexcept {
+    record* r = table_.find(id.index());
+    if (r == nullptr || !id) return moving::unknown;
+    std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
+    for (;;) {
+      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return moving::unknown;
+      r->wanted.store(deadline, std::memory_order_relaxed);  // [timer] before the CAS, read after move's
+      if (r->word.compare_exchange_weak(word, word | timer_flag::moving, std::memory_order_acq_rel,  // [timer] T1
+                                        std::memory_order_acquire)) {  // [timer] T1
+        return (word & timer_flag::moving) != 0 ? moving::already : moving::announced;
+      }
+    }
+  }
+
+  // The loop thread from here on.
+  void start(timer_id id, nanos now) {
+    record* r = live(id);
+    if (r == nullptr || r->placed || r->started) return;
+    r->started = true;
+    ++started_;
+    if (r->referenced) ++referenced_;
+    place(*r, now);
+  }
+
+  void release(timer_id id) noexcept {
+    record* r = table_.find(id.index());
+    if (r == nullptr) return;
+    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T2
+    if (record::generation_of(word) == id.generation() && (word & timer_flag::ended) != 0) release(*r);
+  }
+
+  // Whoever made a timer that the loop refused to start. Only its maker knows of it, so it may be
+  // released on the maker's thread.
+  void discard(timer_id id) noexcept { release(id); }
+
+  void move(timer_id id, nanos now) {
+    record* r = live(id);
+    if (r == nullptr) return;
+    const std::uint64_t was =
+        r->word.fetch_and(~timer_flag::moving, std::memory_order_acq_rel);  // [timer] T2
+    if ((was & timer_flag::moving) == 0 || (was & timer_flag::ended) != 0) return;
+    const nanos wanted = r->wanted.load(std::memory_order_relaxed);  // [timer] ordered by the line above
+    if ((was & timer_flag::running) != 0) {
+      r->moved = true;
+      r->deadline = wanted;
+      return;
+    }
+    wheel_.erase(*r);
+    r->deadline = wanted;
+    place(*r, now);
+  }
+
+  void set_referenced(timer_id id, bool wanted) noexcept {
+    record* r = live(id);
+    if (r == nullptr || r->referenced == wanted) return;
+    r->referenced = wanted;
+    if (r->started) referenced_ += wanted ? 1 : -1;
+  }
+
+  std::ptrdiff_t referenced() const noexcept { return referenced_; }
+  std::size_t started() const noexcept { return started_; }
+  nanos next_wake() const noexcept { return wheel_.next_wake(); }
+
+  // Runs what is due at `now`, in order, at most `most`: run(task). What is armed meanwhile and due
+  // already waits for the next call, so a timer of zero delay cannot starve the rest. `later` is
+  // asked for the time after a run, for repeat::fixed_delay.
+  template <class Run, class Later>
+  std::size_t fire(nanos now, std::size_t most, const Run& run, const Later& later) {
+    wheel_.free_held();
+    wheel_.advance(now);
+    if (wheel_.due(now) == nullptr) return 0;
+    const firing_scope scope(*this, now);
+    std::size_t fired = 0;
+    while (fired < most) {
+      record* r = wheel_.due(now);
+      if (r == nullptr) break;
+      wheel_.erase(*r);
+      if (!begin_run(*r)) continue;
+      ++fired;
+      const run_end<Later> guard{*this, *r, later};
+      if (!run(r->task)) break;
+    }
+    return fired;
+  }
+
+  // Ends every timer that was started, without running any; on the way out, also those whose start
+  // never arrived.
+  void end_all(bool unstarted_too) noexcept {
+    table_.for_each([this, unstarted_too](record& r) {
+      if (!r.started && !(unstarted_too && r.task)) return;
+      const std::uint64_t was = r.word.fetch_or(timer_flag::ended, std::memory_order_acq_rel);  // [timer] T1
+      if ((was & timer_flag::running) == 0) release(r);
+    });
+  }
+
+ private:
+  struct give_back {
+    timers* all;
+    record* r;
+    ~give_back() {
+      if (r != nullptr) all->table_.give(r->index);
+    }
+  };
+
+  // Restores the outer turn's view when a nested turn has fired timers.
+  class firing_scope {
+   public:
+    firing_scope(timers& all, nanos now) noexcept : all_(all), outer_(all.firing_until_) {
+      all.firing_until_ = now;
+    }
+    firing_scope(const firing_scope&) = delete;
+    firing_scope& operator=(const firing_scope&) = delete;
+    ~firing_scope() {
+      all_.firing_until_ = outer_;
+      all_.wheel_.free_held();
+    }
+
+   private:
+    timers& all_;
+    nanos outer_;
+  };
+
+  template <class Later>
+  struct run_end {
+    timers& all;
+    record& r;
+    const Later& later;
+    ~run_end() { all.end_run(r, later); }
+  };
+
+  static bool has_runs_left(std::uint64_t word) noexcept {
+    if ((word & timer_flag::ended) != 0) return false;
+    if ((word & timer_flag::armed) != 0) return true;
+    return (word & timer_flag::running) != 0 && (word & timer_flag::repeats) != 0;
+  }
+
+  static std::uint32_t next_generation(const record& r) noexcept {
+    const std::uint64_t word = r.word.load(std::memory_order_relaxed);  // ours alone until it is made
+    const std::uint32_t next = record::generation_of(word) + 1;
+    return next == 0 ? 1 : next;
+  }
+
+  record* live(timer_id id) noexcept {
+    record* r = table_.find(id.index());
+    if (r == nullptr) return nullptr;
+    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T2
+    return record::generation_of(word) == id.generation() && has_runs_left(word) ? r : nullptr;
+  }
+
+  void place(record& r, nanos now) {
+    r.order = next_order_++;
+    if (r.deadline <= firing_until_) {
+      wheel_.hold(r);
+    } else {
+      wheel_.advance(now);
+      wheel_.insert(r);
+    }
+  }
+
+  // False: ended, or on its way to another deadline.
+  bool begin_run(record& r) noexcept {
+    std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T2
+    for (;;) {
+      if ((word & timer_flag::ended) != 0 || (word & timer_flag::moving) != 0) return false;
+      const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::running;
+      if (r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T2
+                                       std::memory_order_acquire)) {  // [timer] T2
+        return true;
+      }
+    }
+  }
+
+  template <class Later>
+  void end_run(record& r, const Later& later) {
+    std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T4
+    for (;;) {
+      const bool again = (word & timer_flag::repeats) != 0 && (word & timer_flag::ended) == 0;
+      const std::uint64_t next =
+          (word & ~timer_flag::running) | (again ? timer_flag::armed : timer_flag::ended);
+      if (!r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T4
+                                        std::memory_order_acquire)) {  // [timer] T4
+        continue;
+      }
+      if (!again) {
+        release(r);
+      } else if ((word & timer_flag::moving) == 0) {
+        const nanos now = later();
+        if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
+        place(r, now);
+      }
+      return;
+    }
+  }
+
+  static nanos next_deadline(const record& r, nanos now) noexcept {
+    if (r.how == repeat::fixed_delay) return saturating_add(now, r.period);
+    const nanos next = saturating_add(r.deadline, r.period);
+    if (r.how == repeat::fixed_rate || next > now) return next;
+    const nanos missed = (now - r.deadline) / r.period;
+    return saturating_add(r.deadline, (missed + 1) * r.period);
+  }
+
+  // The closure's destructor may do anything, so the record is out of the table's hands first.
+  void release(record& r) noexcept {
+    wheel_.erase(r);
+    if (r.started) {
+      r.started = false;
+      --started_;
+      if (r.referenced) --referenced_;
+    }
+    r.moved = false;
+    r.word.fetch_and(~timer_flag::all, std::memory_order_acq_rel);  // [timer] released once
+    unique_task closure(std::move(r.task));
+    table_.give(r.index);
+  }
+
+  slab<Traits, record> table_;
+
+  // The loop thread.
+  timer_wheel<Traits> wheel_;
+  std::uint64_t next_order_ = 0;
+  nanos firing_until_ = long_ago;
+  std::size_t started_ = 0;
+  std::ptrdiff_t referenced_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< timer/timers.hpp
+
+// >>> loop/options.hpp - how a loop is made, and what it tells about itself
+HYBRIDLOOP_OPEN
+
+struct loop_options {
+  // Slots of the hot queue, rounded up to a power of two, at least 2.
+  std::size_t ring_capacity = detail::default_ring_capacity;
+
+  // Pre-allocated blocks behind the ring; 0 is allowed.
+  std::size_t arena_capacity = detail::default_arena_capacity;
+
+  // When ring and arena are both full. Read by: post, dispatch, post_range, invoke.
+  overflow when_full = overflow::spill;
+
+  // Where the loop sleeps; see HYBRIDLOOP_FAST_PATH.
+  fast_path path = detail::default_path;
+
+  // The longest look at empty queues before parking; 0 = never. Ignored by: fast_path::off, and
+  // a process that may use one CPU only.
+  std::chrono::nanoseconds spin = detail::default_spin;
+
+  // Takes what tasks, timers and watch callbacks throw; without it an exception leaves run().
+  // Called on the loop thread.
+  void (*on_exception)(std::exception_ptr) = nullptr;
+};
+
+// Counters since construction. stats() may be called by any thread; each field is exact once the
+// loop and its posters are at rest, and never torn.
+struct loop_stats {
+  std::uint64_t turns = 0;
+  std::uint64_t tasks = 0;          // tasks, timers and watch callbacks run
+  std::uint64_t posts = 0;          // accepted
+  std::uint64_t spilled = 0;        // accepted while the ring was full
+  std::uint64_t heap_tasks = 0;     // closures or nodes that needed the heap
+  std::uint64_t wakes_channel = 0;  // a sleep in the channel ended by another thread
+  std::uint64_t wakes_poller = 0;   // a sleep in the poller ended by another thread
+  std::uint64_t wakes_saved = 0;    // posts that needed no wake
+  std::uint64_t rescued = 0;        // HYBRIDLOOP_RESCUE_MS found work: a lost wake
+  std::uint64_t parks = 0;
+  std::uint64_t in_channel = 0;     // parks in the channel
+  std::uint64_t in_poller = 0;      // parks in the poller
+  std::uint64_t spun_ns = 0;
+  std::uint64_t parked_ns = 0;
+  std::size_t arena_in_use = 0;
+  std::size_t arena_high = 0;
+  std::size_t ring_high = 0;        // as the loop saw it, once a turn
+  std::size_t timers = 0;
+  std::size_t watches = 0;
+  std::uint64_t stale_events = 0;   // events of an earlier owner of a descriptor number, dropped
+  std::uint64_t microtasks_deferred = 0;  // turns that ended with microtasks left over
+  fast_path path = fast_path::full;
+};
+
+namespace detail {
+
+// A number that one thread writes and any thread reads.
+template <class Traits, class T = std::uint64_t>
+class tally {
+ public:
+  void add(T n) noexcept {
+    if constexpr (stats_kept) set(get() + n);
+  }
+  void set(T n) noexcept { value_.store(n, std::memory_order_relaxed); }  // ours alone to write
+  T get() const noexcept { return value_.load(std::memory_order_relaxed); }  // a hint; statistics
+
+ private:
+  typename Traits::template atomic<T> value_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/options.hpp
+
+// >>> loop/traits.hpp - what a loop is made of, so that tests can make it of something else
+HYBRIDLOOP_OPEN
+
+// How a poster and a loop that goes to sleep agree on who saw whom; see loop/doorbell.hpp.
+enum class fence_policy : std::uint8_t {
+  adaptive,    // by posts per park
+  symmetric,   // the poster pays, a few nanoseconds a post
+  asymmetric   // the loop pays, a microsecond or so a park; where the kernel can
+};
+
+// Derive from this one and shadow what you want to replace.
+struct default_traits {
+  template <class T>
+  using atomic = std::atomic<T>;
+  using clock = std::chrono::steady_clock;
+  using kernel = detail::system_kernel;
+  using parker = detail::system_parker<kernel>;
+  using poller = detail::system_poller<kernel>;
+  using barrier = detail::system_barrier<kernel>;
+  static constexpr fence_policy fence = fence_policy::adaptive;
+  static void schedule_point(const char* name) noexcept { HYBRIDLOOP_SCHEDULE_POINT(name); }
+};
+
+HYBRIDLOOP_CLOSE
+// <<< loop/traits.hpp
+
+// >>> loop/frames.hpp - which loops this thread is running, innermost first
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Loops nest: an inner one may run inside a task of an outer one, and both then say
+// running_in_this_thread(). One stack a thread; the frames lie in the callers of run().
+class loop_frame {
+ public:
+  explicit loop_frame(const void* loop) noexcept : loop_(loop), below_(top_) { top_ = this; }
+  loop_frame(const loop_frame&) = delete;
+  loop_frame& operator=(const loop_frame&) = delete;
+  ~loop_frame() { top_ = below_; }
+
+  static bool runs(const void* loop) noexcept {
+    for (const loop_frame* f = top_; f != nullptr; f = f->below_) {
+      if (f->loop_ == loop) return true;
+    }
+    return false;
+  }
+
+ private:
+  const void* loop_;
+  loop_frame* below_;
+  static inline thread_local loop_frame* top_ = nullptr;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/frames.hpp
+
+// >>> loop/doorbell.hpp - the status word of a loop and all that a poster touches after it published
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// One 32-bit word is the state of the loop and the word its channel sleeps on: a mode, and bits
+// that any thread may set. Nothing else decides how to wake the loop, and only compare-and-swap,
+// fetch_or and fetch_and change it, so no change ever erases a bit it does not own.
+namespace status {
+inline constexpr std::uint32_t idle = 0;        // nobody is in run()
+inline constexpr std::uint32_t awake = 1;       // the loop thread runs, or looks before it sleeps
+inline constexpr std::uint32_t in_channel = 2;  // it sleeps on this word, or is about to
+inline constexpr std::uint32_t in_poller = 3;   // it sleeps in the poller, or is about to
+inline constexpr std::uint32_t lent = 4;        // another thread is the loop for a moment
+inline constexpr std::uint32_t dead = 5;
+inline constexpr std::uint32_t mode = 7;
+inline constexpr std::uint32_t wanted = 8;      // look once more before you sleep
+inline constexpr std::uint32_t stop = 16;
+inline constexpr std::uint32_t close = 32;
+
+constexpr std::uint32_t mode_of(std::uint32_t word) noexcept { return word & mode; }
+constexpr std::uint32_t with_mode(std::uint32_t word, std::uint32_t m) noexcept {
+  return (word & ~mode) | m;
+}
+constexpr bool asleep(std::uint32_t word) noexcept {
+  return mode_of(word) == in_channel || mode_of(word) == in_poller;
+}
+}  // namespace status
+
+// Edge [sleep]: a loop that goes to sleep cannot miss a task.
+//
+//   poster                                  loop thread
+//   P1  task published (lap, or ready)      L1  status: awake -> in_channel or in_poller, CAS
+//   P2  status ? ring it : go on            L2  anything published ? stay up : sleep
+//
+// Symmetric: all four are seq_cst, so they stand in one order. If P2 saw "awake" it stands before
+// L1, hence P1 before L2, and L2 sees the task. Asymmetric: P1 and P2 are plain, and the loop
+// issues a process-wide barrier between L1 and L2. A poster that has passed P2 by then has P1
+// behind the same barrier, and L2 sees it; one that has not will see L1. Weaker than either, P2
+// and L2 may both read old values, and nothing would wake the loop.
+//
+// Of many posters one moves the word back to awake and rings. The word names what to ring; only
+// the loop thread ever chooses it, so it cannot change under a sleeping loop, and a descriptor
+// that is registered "meanwhile" does not exist: that is a task like any other.
+//
+// Edge [fence]: `symmetric` may change while posters are on their way. They read it after P1. To
+// asymmetric: flag, then a barrier in every park. To symmetric: flag, then one barrier: who read
+// the old flag has P1 behind it, and who reads the new one looks with a read-modify-write.
+//
+// Edge [bell]: nobody rings a bell that was closed, or that became somebody else's descriptor.
+//
+//   ringer                                  destructor
+//   B1  ringers += 1                        B4  status -> dead
+//   B2  status: in_poller -> awake, CAS     B5  waits for ringers == 0, closes the bell
+//   B3  rings; ringers -= 1, release
+//
+// If B2 succeeded it stands before B4 in the word's order, and B1 before both, so B5 waits for B3.
+//
+// A doorbell outlives its loop: doorbells come from a process-wide list, are used again and never
+// unmapped. So a poster whose own task ended the loop may look at the word of a later loop: at
+// worst it wakes that one once for nothing.
+template <class Traits>
+struct alignas(cache_line) doorbell {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+  // Read by every poster, written when the loop parks or is told something.
+  atomic<std::uint32_t> word{status::idle};
+  atomic<std::uint32_t> symmetric{1};
+  atomic<std::uint32_t> used{1};
+  doorbell* next = nullptr;  // set once
+
+  // Written by ringers.
+  alignas(cache_line) atomic<std::uint32_t> ringers{0};
+  atomic<native_handle> bell{native_handle{-1}};
+  atomic<std::uint64_t> wakes_channel{0};
+  atomic<std::uint64_t> wakes_poller{0};
+
+  // Any thread, any signal handler. How to publish before look().
+  bool strong() const noexcept {
+    return symmetric.load(std::memory_order_relaxed) != 0;  // a hint; look() asks again
+  }
+
+  // The poster, after it published, as its last touch of anything of the loop.
+  void look(bool published_strong) noexcept {
+    if (published_strong) {
+      ring_if_asleep(word.load(std::memory_order_seq_cst));  // [sleep] P2
+      return;
+    }
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // [sleep] P1 stays before P2; a barrier does the rest
+    if (symmetric.load(std::memory_order_relaxed) != 0) {  // [fence] read after P1
+      ring_if_asleep(word.fetch_add(0, std::memory_order_seq_cst));  // [sleep] P2, [fence]
+    } else {
+      ring_if_asleep(word.load(std::memory_order_acquire));  // [sleep] P2 with a barrier
+    }
+  }
+
+  // Any thread, any signal handler: sets bits and ends a sleep.
+  void tell(std::uint32_t bits) noexcept {
+    std::uint32_t seen = word.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    move(seen, bits);
+  }
+
+  // A doorbell nobody uses.
+  static doorbell* acquire() noexcept {
+    for (doorbell* d = list().load(std::memory_order_acquire); d != nullptr; d = d->next) {  // [list] A2
+      std::uint32_t free = 0;
+      if (d->used.load(std::memory_order_relaxed) == 0 &&  // a hint; the CAS decides
+          d->used.compare_exchange_strong(free, 1, std::memory_order_acq_rel)) {  // [list] A4
+        return d;
+      }
+    }
+    void* memory = heap_take(sizeof(doorbell), alignof(doorbell));
+    if (memory == nullptr) return nullptr;
+    auto* made = ::new (memory) doorbell;
+    doorbell* head = list().load(std::memory_order_relaxed);  // a hint; the CAS decides
+    do {
+      made->next = head;
+    } while (!list().compare_exchange_weak(head, made, std::memory_order_release,  // [list] A1
+                                           std::memory_order_relaxed));  // a hint; the loop repeats
+    return made;
+  }
+
+  // Its loop is gone: ready for the next one.
+  void release() noexcept {
+    word.store(status::idle, std::memory_order_relaxed);     // ours alone; a late poster may look
+    symmetric.store(1, std::memory_order_relaxed);           // ours alone; a late poster may look
+    wakes_channel.store(0, std::memory_order_relaxed);       // ours alone
+    wakes_poller.store(0, std::memory_order_relaxed);        // ours alone
+    used.store(0, std::memory_order_release);                // [list] A3
+  }
+
+ private:
+  void ring_if_asleep(std::uint32_t seen) noexcept {
+    // An idle loop needs no ring: run() looks at everything before it sleeps.
+    if (mode_is_quiet(seen)) return;
+    move(seen, 0);
+  }
+  static bool mode_is_quiet(std::uint32_t seen) noexcept {
+    const std::uint32_t m = status::mode_of(seen);
+    return m == status::awake || m == status::idle || m == status::dead;
+  }
+
+  // One CAS that sets the bits and, from a sleep, the mode awake; its winner rings.
+  void move(std::uint32_t seen, std::uint32_t bits) noexcept {
+    bool counted = false;
+    for (;;) {
+      const std::uint32_t m = status::mode_of(seen);
+      std::uint32_t then = seen | bits;
+      if (status::asleep(seen)) then = status::with_mode(then, status::awake);
+      if (m == status::lent) then |= status::wanted;
+      if (then == seen || m == status::dead) break;
+      if (m == status::in_poller && !counted) {
+        counted = true;
+        ringers.fetch_add(1, std::memory_order_seq_cst);  // [bell] B1
+      }
+      Traits::schedule_point("before-ring");
+      if (word.compare_exchange_weak(seen, then, std::memory_order_seq_cst,  // [bell] B2, [sleep] P2
+                                     std::memory_order_seq_cst)) {  // [sleep] P2
+        if (m == status::in_channel) wake_channel();
+        if (m == status::in_poller) wake_poller();
+        break;
+      }
+    }
+    if (counted) ringers.fetch_sub(1, std::memory_order_release);  // [bell] B3
+  }
+
+  void wake_channel() noexcept {
+    wakes_channel.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    Traits::parker::wake_one(word);
+  }
+
+  void wake_poller() noexcept {
+    wakes_poller.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    const native_handle handle = bell.load(std::memory_order_acquire);  // [bell] B3
+    if (Traits::poller::ring(handle) != 0) fail("the kernel refuses to ring the bell of a sleeping loop");
+  }
+
+  // Edge [list]: A1 a doorbell joins (release), A2 others walk to it (acquire). A3 its last loop
+  // lets go of it (release), A4 the next one takes it (acquire).
+  static atomic<doorbell*>& list() noexcept {
+    static atomic<doorbell*> head{nullptr};
+    return head;
+  }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/doorbell.hpp
+
+// >>> loop/wakeup.hpp - the loop's own side of its status word: entering, leaving, lending, sleeping
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Edge [hand]: the loop's private state passes from one running thread to the next.
+//
+//   who stops being the loop                who becomes it
+//   N1  status -> idle, CAS, release        N2  status: idle -> awake or lent, CAS, acquire
+template <class Traits>
+class wakeup {
+ public:
+  explicit wakeup(doorbell<Traits>& door) noexcept : door_(door) {}
+
+  std::uint32_t word() const noexcept {
+    return door_.word.load(std::memory_order_acquire);  // [close] C3
+  }
+  bool running() const noexcept {
+    const std::uint32_t m = status::mode_of(word());
+    return m == status::awake || status::asleep(m);
+  }
+  bool told(std::uint32_t bits) const noexcept { return (word() & bits) != 0; }
+  void forget(std::uint32_t bits) noexcept {
+    door_.word.fetch_and(~bits, std::memory_order_acq_rel);  // [close] C3
+  }
+
+  // Becomes the loop thread. Waits for a borrower; false when another thread is running the loop.
+  bool enter() noexcept {
+    std::uint32_t seen = word();
+    for (;;) {
+      const std::uint32_t m = status::mode_of(seen);
+      if (m == status::idle) {
+        if (change(seen, status::with_mode(seen, status::awake))) return true;
+      } else if (m == status::lent) {
+        const std::uint32_t asked = seen | status::wanted;
+        if (asked == seen || change(seen, asked)) Traits::parker::wait(door_.word, asked, never);
+        seen = word();
+      } else {
+        return false;
+      }
+    }
+  }
+  void leave() noexcept { turn_to(status::idle); }
+
+  // Becomes the loop for a moment, while nobody runs it.
+  bool borrow() noexcept {
+    std::uint32_t seen = word();
+    while (status::mode_of(seen) == status::idle) {
+      if (change(seen, status::with_mode(seen, status::lent))) return true;
+    }
+    return false;
+  }
+  void give_back() noexcept {
+    const std::uint32_t was = turn_to(status::idle);
+    if ((was & status::wanted) != 0) Traits::parker::wake_one(door_.word);
+  }
+
+  void bury() noexcept { turn_to(status::dead); }
+
+  // [sleep] L1. False when something was told that a sleeper would not hear; then look again.
+  bool publish(std::uint32_t sleep) noexcept {
+    std::uint32_t seen = word();
+    for (;;) {
+      if ((seen & (status::stop | status::close | status::wanted)) != 0) {
+        forget(status::wanted);
+        return false;
+      }
+      if (door_.word.compare_exchange_weak(seen, status::with_mode(seen, sleep),
+                                           std::memory_order_seq_cst,   // [sleep] L1
+                                           std::memory_order_acquire)) {  // a hint; the loop repeats
+        published_ = status::with_mode(seen, sleep);
+        return true;
+      }
+    }
+  }
+
+  // What the channel's wait compares with.
+  std::uint32_t published() const noexcept { return published_; }
+  const auto& sleeping_word() const noexcept { return door_.word; }
+
+  // True when nobody else ended the sleep.
+  bool wake_self() noexcept {
+    std::uint32_t seen = word();
+    while (status::asleep(seen)) {
+      if (change(seen, status::with_mode(seen, status::awake))) return true;
+    }
+    return false;
+  }
+
+  // Chooses who pays for [sleep] from now on, by the posts since the last park. Call before
+  // publish(); the barrier() after it is the one that makes a change safe.
+  void choose_fence(std::uint64_t posts) noexcept {
+    const std::uint64_t fresh = posts - posts_seen_;
+    posts_seen_ = posts;
+    posts_per_park_ = (posts_per_park_ * 7 + (fresh < 65536 ? fresh : 65536) * 16) / 8;
+    owes_barrier_ = !symmetric_;
+    if (symmetric_ && wants_asymmetric() && Traits::barrier::available()) {
+      set_symmetric(false);
+      owes_barrier_ = true;
+    } else if (!symmetric_ && wants_symmetric()) {
+      set_symmetric(true);
+    }
+  }
+
+  // After publish(), before the last look.
+  void barrier() noexcept {
+    if (!owes_barrier_ || Traits::barrier::issue()) return;
+    set_symmetric(true);
+    Traits::barrier::issue_last();
+  }
+
+ private:
+  static constexpr std::uint64_t many_posts = 16 * 64;
+  static constexpr std::uint64_t few_posts = 16 * 16;
+
+  bool wants_asymmetric() const noexcept {
+    if constexpr (Traits::fence == fence_policy::adaptive) return posts_per_park_ > many_posts;
+    return Traits::fence == fence_policy::asymmetric;
+  }
+  bool wants_symmetric() const noexcept {
+    return Traits::fence == fence_policy::adaptive && posts_per_park_ < few_posts;
+  }
+  void set_symmetric(bool value) noexcept {
+    symmetric_ = value;
+    door_.symmetric.store(value ? 1 : 0, std::memory_order_seq_cst);  // [fence] the flag, then a barrier
+  }
+
+  bool change(std::uint32_t& seen, std::uint32_t next) noexcept {
+    return door_.word.compare_exchange_weak(seen, next, std::memory_order_acq_rel,  // [hand] N1, N2
+                                            std::memory_order_acquire);  // a hint; the caller repeats
+  }
+  std::uint32_t turn_to(std::uint32_t m) noexcept {
+    std::uint32_t seen = word();
+    while (!change(seen, status::with_mode(seen, m))) {
+    }
+    return seen;
+  }
+
+  doorbell<Traits>& door_;
+  std::uint32_t published_ = 0;
+  bool symmetric_ = true;
+  bool owes_barrier_ = false;
+  std::uint64_t posts_seen_ = 0;
+  std::uint64_t posts_per_park_ = 0;  // sixteenths, a running mean
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/wakeup.hpp
+
+// >>> loop/watch_record.hpp - one watch: its callback, and what any thread may ask of it
+HYBRIDLOOP_OPEN
+namespace detail {
+
+using watch_callback = basic_task<const ready&>;
+
+// F(ready) or F(), as the user wrote it.
+template <class F>
+struct ready_callable {
+  F f;
+  void operator()(const ready& what) {
+    if constexpr (std::is_invocable_v<F&, const ready&>) {
+      f(what);
+    } else {
+      f();
+    }
+  }
+};
+
+// Edge [watch]: a watch is ended once. Any thread moves its word from live to ended by CAS (acq_rel);
+// the loop thread, told by a command, takes it off the poller and gives the record back, so a late
+// id finds another generation.
+template <class Traits>
+struct watch_record {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+  static constexpr std::uint64_t live = 1;
+  static constexpr std::uint64_t ended = 2;
+
+  // Any thread.
+  atomic<std::uint64_t> word{0};
+  atomic<std::uint32_t> next_free{0};
+  std::uint32_t index = 0;
+
+  // The loop thread.
+  native_handle handle = -1;
+  interest what = interest::none;
+  bool attached = false;
+  bool armed = true;        // false: a oneshot that was delivered, or a hang-up that was told
+  bool always = false;      // a file that is always ready
+  bool referenced = true;
+  std::uint32_t running = 0;
+  std::uint64_t served = 0;  // the latest event it was considered for
+  watch_record* next = nullptr;
+  watch_callback call;
+
+  static std::uint32_t generation_of(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>(word >> 8);
+  }
+};
+
+// Makes watches, finds them by id, and takes them back. Any thread.
+template <class Traits>
+class watch_table {
+ public:
+  using record = watch_record<Traits>;
+
+  // nullptr when there is no memory; throws what the closure's constructor throws.
+  template <class F>
+  record* make(block_source& home, F&& f, native_handle handle, interest what) {
+    watch_callback::room<std::decay_t<F>> place(home);
+    const std::uint32_t index = place.had() ? table_.take() : table_.none;
+    if (index == table_.none) return nullptr;
+    record& r = table_.at(index);
+    give_back unless_made{this, &r};
+    r.call.emplace(place, std::forward<F>(f));
+    unless_made.r = nullptr;
+    r.handle = handle;
+    r.what = what;
+    r.armed = true;
+    r.always = false;
+    r.attached = false;
+    r.referenced = true;
+    r.running = 0;
+    r.served = 0;
+    std::uint32_t generation = record::generation_of(r.word.load(std::memory_order_relaxed)) + 1;  // ours alone until it is made
+    if (generation == 0) generation = 1;
+    r.word.store(std::uint64_t{generation} << 8 | record::live, std::memory_order_release);  // [watch]
+    return &r;
+  }
+
+  watch_id id_of(const record& r) const noexcept {
+    return {r.index, record::generation_of(r.word.load(std::memory_order_relaxed))};  // a hint; its holder asks
+  }
+
+  // The record of a live watch, or nullptr.
+  record* find(watch_id id) noexcept {
+    record* r = any(id);
+    return r != nullptr && (r->word.load(std::memory_order_acquire) & record::live) != 0 ? r : nullptr;  // [watch]
+  }
+  // The same, live or ended but not yet given back.
+  record* any(watch_id id) noexcept {
+    record* r = id ? table_.find(id.index()) : nullptr;
+    if (r == nullptr) return nullptr;
+    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [watch]
+    const bool held = (word & (record::live | record::ended)) != 0;
+    return held && record::generation_of(word) == id.generation() ? r : nullptr;
+  }
+
+  // True for exactly one caller.
+  bool end(watch_id id) noexcept {
+    record* r = any(id);
+    if (r == nullptr) return false;
+    std::uint64_t live = std::uint64_t{id.generation()} << 8 | record::live;
+    const std::uint64_t ended = std::uint64_t{id.generation()} << 8 | record::ended;
+    return r->word.compare_exchange_strong(live, ended, std::memory_order_acq_rel);  // [watch]
+  }
+
+  // The loop thread: nothing refers to it any more.
+  void give(record& r) noexcept {
+    const std::uint64_t word = r.word.load(std::memory_order_relaxed);  // a hint; its generation is fixed
+    r.word.store(word >> 8 << 8, std::memory_order_release);            // [watch]
+    watch_callback closure(std::move(r.call));
+    table_.give(r.index);
+  }
+
+  template <class F>
+  void for_each(F&& f) {
+    table_.for_each(std::forward<F>(f));
+  }
+
+ private:
+  struct give_back {
+    watch_table* all;
+    record* r;
+    ~give_back() {
+      if (r != nullptr) all->table_.give(r->index);
+    }
+  };
+
+  slab<Traits, record> table_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/watch_record.hpp
+
+// >>> loop/watches.hpp - the descriptors a loop watches, and who is told when one is ready
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A descriptor is registered once with the poller, for all that its watches want together; the
+// token carries the generation of that registration, so events of an earlier owner of the same
+// number are dropped. The loop thread only (or who borrows an idle loop).
+//
+// While watches of one descriptor disagree about `edge`, it is level-triggered for all.
+template <class Traits>
+class watches {
+ public:
+  using record = watch_record<Traits>;
+  using poller = typename Traits::poller;
+
+  explicit watches(watch_table<Traits>& table) noexcept : table_(table) {}
+  watches(const watches&) = delete;
+  watches& operator=(const watches&) = delete;
+  ~watches() {
+    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
+  }
+
+  // With a companion thread, level-triggered registrations are one-shot and re-armed by us.
+  void serve_companion() noexcept { companion_ = true; }
+
+  std::size_t count() const noexcept { return count_; }
+  std::size_t registered() const noexcept { return registered_; }
+  std::ptrdiff_t referenced() const noexcept { return referenced_; }
+  std::uint64_t stale() const noexcept { return stale_; }
+  bool always_ready() const noexcept { return always_armed_ != 0; }
+
+  // 0, or the errno that refused it; then nothing is kept.
+  int attach(poller& p, record& r) noexcept {
+    if (r.handle < 0) return EBADF;
+    if (!reach(r.handle)) return ENOMEM;
+    descriptor& d = descriptors_[r.handle];
+    r.next = d.first;
+    d.first = &r;
+    r.attached = true;
+    r.served = serial_;
+    int refused = update(p, r.handle, has(r.what, interest::edge));
+    if (refused == EPERM) {
+      r.always = true;
+      if (always_pending(r)) ++always_armed_;
+      refused = 0;
+    }
+    if (refused != 0) {
+      unlink(r);
+      return refused;
+    }
+    ++count_;
+    if (r.referenced) ++referenced_;
+    return 0;
+  }
+
+  int modify(poller& p, record& r, interest what) noexcept {
+    if (always_pending(r)) --always_armed_;
+    r.what = what;
+    r.armed = true;
+    if (always_pending(r)) ++always_armed_;
+    return r.always ? 0 : update(p, r.handle, true);
+  }
+
+  // The callback does not run again. Destroyed here, or when it returns.
+  void detach(poller& p, record& r) noexcept {
+    if (r.attached) {
+      unlink(r);
+      --count_;
+      if (r.referenced) --referenced_;
+      if (always_pending(r)) --always_armed_;
+      update(p, r.handle, false);
+    }
+    if (r.running == 0) table_.give(r);
+  }
+
+  void set_referenced(record& r, bool wanted) noexcept {
+    if (r.referenced == wanted) return;
+    r.referenced = wanted;
+    if (r.attached) referenced_ += wanted ? 1 : -1;
+  }
+
+  // Tells every watch of the event's descriptor: call(record, ready) runs the callback and answers
+  // whether to go on. What is not told, because of that or an exception, is reported again.
+  template <class Call>
+  void deliver(poller& p, const poll_event& event, const Call& call) {
+    const auto fd = static_cast<native_handle>(event.token & 0xffffffffu);
+    const auto generation = static_cast<std::uint32_t>(event.token >> 32);
+    if (!is_current(fd, generation)) {
+      ++stale_;
+      return;
+    }
+    if (descriptors_[fd].oneshot) descriptors_[fd].disarmed = true;
+    const std::uint64_t serial = ++serial_;
+    rearm guard{*this, p, fd, generation, true};
+    while (is_current(fd, generation)) {
+      record* r = next_to_serve(descriptors_[fd].first, serial);
+      if (r == nullptr) {
+        guard.again = false;
+        break;
+      }
+      r->served = serial;
+      ready what = event.what;
+      if (concerns(*r, what) && !tell(*r, what, call)) break;
+    }
+  }
+
+  // Tells every watch of a file that is always ready, once a turn.
+  template <class Call>
+  void deliver_always(const Call& call) {
+    if (always_armed_ == 0) return;
+    const std::uint64_t serial = ++serial_;
+    for (std::size_t fd = 0; fd < room_ && always_armed_ != 0; ++fd) {
+      while (record* r = next_to_serve(descriptors_[fd].first, serial)) {
+        r->served = serial;
+        ready what;
+        what.readable = true;
+        what.writable = true;
+        if (r->always && concerns(*r, what) && !tell(*r, what, call)) return;
+      }
+    }
+  }
+
+  // An event that was taken from the poller and not told: have it reported once more.
+  void put_back(poller& p, const poll_event& event) noexcept {
+    const auto fd = static_cast<native_handle>(event.token & 0xffffffffu);
+    if (is_current(fd, static_cast<std::uint32_t>(event.token >> 32))) {
+      update(p, fd, true);
+    }
+  }
+
+  void end_all(poller& p) noexcept {
+    table_.for_each([this, &p](record& r) {
+      if (!r.attached && !r.call) return;
+      table_.end(table_.id_of(r));
+      detach(p, r);
+    });
+  }
+
+ private:
+  struct descriptor {
+    record* first;
+    std::uint32_t generation;
+    interest registered;
+    bool in_poller;
+    bool oneshot;   // the kernel falls silent after one event
+    bool disarmed;  // and has
+  };
+
+  struct rearm {
+    watches& all;
+    poller& p;
+    native_handle fd;
+    std::uint32_t generation;
+    bool again;
+    ~rearm() {
+      if (all.is_current(fd, generation)) all.update(p, fd, again);
+    }
+  };
+
+  struct call_end {
+    watches& all;
+    record& r;
+    ~call_end() {
+      if (--r.running == 0 && !r.attached) all.table_.give(r);
+    }
+  };
+
+  bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
+    return fd >= 0 && static_cast<std::size_t>(fd) < room_ && descriptors_[fd].in_poller &&
+           descriptors_[fd].generation == generation;
+  }
+
+  static bool always_pending(const record& r) noexcept {
+    return r.always && r.armed && (r.what & anything) != interest::none;
+  }
+
+  static record* next_to_serve(record* r, std::uint64_t serial) noexcept {
+    while (r != nullptr && r->served >= serial) r = r->next;
+    return r;
+  }
+
+  // Narrows an event to what a watch asked for; false when nothing is left.
+  static bool concerns(const record& r, ready& what) noexcept {
+    if (!r.armed) return false;
+    what.readable = what.readable && (has(r.what, interest::readable) || what.hangup);
+    what.writable = what.writable && has(r.what, interest::writable);
+    what.priority = what.priority && has(r.what, interest::priority);
+    return what.readable || what.writable || what.priority || what.hangup || what.error;
+  }
+
+  template <class Call>
+  bool tell(record& r, ready& what, const Call& call) {
+    what.id = table_.id_of(r);
+    const bool falls_silent = has(r.what, interest::oneshot) || (r.what & anything) == interest::none ||
+                              (r.always && has(r.what, interest::edge));
+    if (falls_silent) {
+      if (always_pending(r)) --always_armed_;
+      r.armed = false;
+    }
+    ++r.running;
+    const call_end guard{*this, r};
+    return call(r, what);
+  }
+
+  // What all watches of a descriptor want together.
+  interest wanted(const descriptor& d, bool& any) const noexcept {
+    interest all = interest::none;
+    bool edge = true;
+    bool oneshot = true;
+    std::size_t watchers = 0;
+    for (const record* r = d.first; r != nullptr; r = r->next) {
+      any = true;
+      ++watchers;
+      if (!r->armed) continue;
+      all |= r->what & anything;
+      edge = edge && has(r->what, interest::edge);
+      oneshot = oneshot && has(r->what, interest::oneshot);
+    }
+    if (all == interest::none) return all;
+    if (edge) all |= interest::edge;
+    if ((oneshot && watchers == 1) || (companion_ && !edge)) all |= interest::oneshot;
+    return all;
+  }
+
+  // Makes the poller's registration what the watches want. `again` has an edge-triggered
+  // descriptor report what it has reported before. 0 or an errno.
+  int update(poller& p, native_handle fd, bool again) noexcept {
+    descriptor& d = descriptors_[fd];
+    bool any = false;
+    const interest want = wanted(d, any);
+    if (!any) return forget(p, fd);
+    if (d.first->always) return 0;
+    if (d.in_poller && want == interest::none && d.disarmed) {
+      d.registered = want;  // the kernel is silent already
+      return 0;
+    }
+    if (d.in_poller && want == d.registered && !d.disarmed && !again) return 0;
+    const int refused = tell_poller(p, fd, d, want);
+    if (refused == 0) {
+      d.registered = want;
+      d.oneshot = has(want, interest::oneshot) || want == interest::none;
+      d.disarmed = false;
+    }
+    return refused;
+  }
+
+  int tell_poller(poller& p, native_handle fd, descriptor& d, interest want) noexcept {
+    if (d.in_poller) {
+      const int refused = p.change(fd, want, token_of(fd, d));
+      if (refused != ENOENT) return refused;
+      d.in_poller = false;  // closed behind our back, and the number came again
+      --registered_;
+    }
+    ++d.generation;
+    const int refused = p.add(fd, want, token_of(fd, d));
+    if (refused == 0) {
+      d.in_poller = true;
+      ++registered_;
+    }
+    return refused;
+  }
+
+  int forget(poller& p, native_handle fd) noexcept {
+    descriptor& d = descriptors_[fd];
+    if (!d.in_poller) return 0;
+    d.in_poller = false;
+    d.disarmed = false;
+    --registered_;
+    p.remove(fd);
+    return 0;
+  }
+
+  static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
+    return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
+  }
+
+  void unlink(record& r) noexcept {
+    record** at = &descriptors_[r.handle].first;
+    while (*at != &r) at = &(*at)->next;
+    *at = r.next;
+    r.attached = false;
+  }
+
+  bool reach(native_handle fd) noexcept {
+    const auto index = static_cast<std::size_t>(fd);
+    if (index < room_) return true;
+    std::size_t wider = room_ == 0 ? 64 : room_ * 2;
+    while (wider <= index) wider *= 2;
+    void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
+    if (memory == nullptr) return false;
+    if (room_ != 0) std::memcpy(memory, descriptors_, room_ * sizeof(descriptor));
+    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(descriptor), 0,
+                (wider - room_) * sizeof(descriptor));
+    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
+    descriptors_ = static_cast<descriptor*>(memory);
+    room_ = wider;
+    return true;
+  }
+
+  watch_table<Traits>& table_;
+  descriptor* descriptors_ = nullptr;
+  std::size_t room_ = 0;
+  std::size_t count_ = 0;
+  std::size_t registered_ = 0;
+  std::size_t always_armed_ = 0;
+  std::ptrdiff_t referenced_ = 0;
+  std::uint64_t serial_ = 0;
+  std::uint64_t stale_ = 0;
+  bool companion_ = false;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/watches.hpp
+
+// >>> loop/companion.hpp - fast_path::mini's second thread, which sleeps in the poller for the loop
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Started by the first watch. It waits in the poller and posts what became ready; level-triggered
+// registrations are one-shot, so it hears of each once until the loop thread has run the callback
+// and armed it again. It blocks all signals: they are for threads the program knows.
+//
+// Edge [companion]: Z1 the stopper sets the flag (release) and rings; Z2 the companion sees it
+// (acquire) and leaves. A latched bell, so a ring before the wait ends the wait.
+template <class Traits>
+class companion {
+ public:
+  companion() = default;
+  companion(const companion&) = delete;
+  companion& operator=(const companion&) = delete;
+
+  // The loop thread. 0, or the errno of a refused thread.
+  template <class Build, class Core>
+  int start(Core& c) noexcept {
+    if (thread_.joinable()) return 0;
+    const typename Traits::kernel::signals_blocked quiet;
+    int refused = 0;
+    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve(c); }); },
+                    [&refused](const std::exception_ptr&) { refused = EAGAIN; });
+    return refused;
+  }
+
+  // The destructor of the loop.
+  template <class Poller>
+  void stop(Poller& p) noexcept {
+    if (!thread_.joinable()) return;
+    leave_.store(true, std::memory_order_release);  // [companion] Z1
+    if (Poller::ring(p.bell()) != 0) fail("the kernel refuses to ring the companion's bell");
+    thread_.join();
+  }
+
+ private:
+  // A ready descriptor on its way to the loop thread.
+  template <class Core>
+  struct arrival : command_base {
+    arrival(Core& c, const poll_event& e) noexcept : loop(&c), event(e) {}
+    void operator()() { loop->deliver(event); }
+    Core* loop;
+    poll_event event;
+  };
+
+  template <class Core>
+  void serve(Core& c) {
+    poll_event events[events_per_turn];
+    while (!leave_.load(std::memory_order_acquire)) {  // [companion] Z2
+      const int got = c.poller.wait(events, events_per_turn, never);
+      if (got < 0) Traits::kernel::yield();
+      for (int i = 0; i < got; ++i) c.template send<build_tag>(arrival<Core>(c, events[i]));
+    }
+  }
+
+  typename Traits::template atomic<bool> leave_{false};
+  std::thread thread_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/companion.hpp
+
+// >>> loop/core.hpp - the memory of a loop: everything that its handles, timers and posters share
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// One mapping holds the core, the ring and the arena; pages are touched when they are used. It is
+// counted: the loop holds it, and every handle, and it goes with the last of them.
+//
+// Edge [core]: who frees it sees everything the others did. Q1 a holder lets go (release), Q2 the
+// last one finds zero (acquire).
+template <class Traits>
+class core {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using doorbell_type = doorbell<Traits>;
+  using poller_type = typename Traits::poller;
+  using clock = typename Traits::clock;
+
+  // nullptr, and the code says why.
+  static core* create(const loop_options& asked, std::error_code& code) noexcept {
+    loop_options options = asked;
+    constexpr std::size_t most = std::size_t{1} << 24;
+    if (options.ring_capacity > most || options.arena_capacity > most || options.spin.count() < 0) {
+      code = errc::invalid_argument;
+      return nullptr;
+    }
+    options.ring_capacity = round_up_to_power_of_two(options.ring_capacity);
+    const layout sizes(options);
+    void* memory = Traits::kernel::map(sizes.total);
+    doorbell_type* door = memory == nullptr ? nullptr : doorbell_type::acquire();
+    if (door == nullptr) {
+      if (memory != nullptr) Traits::kernel::unmap(memory, sizes.total);
+      code = std::make_error_code(std::errc::not_enough_memory);
+      return nullptr;
+    }
+    core* made = ::new (memory) core(options, sizes, *door);
+    const int refused = options.path == fast_path::off ? made->open_poller() : 0;
+    if (refused == 0) return made;
+    code = system_error_code(refused);
+    made->let_go();
+    return nullptr;
+  }
+
+  core(const core&) = delete;
+  core& operator=(const core&) = delete;
+
+  void hold() noexcept { holders_.fetch_add(1, std::memory_order_relaxed); }  // a hint; the caller holds one
+  void let_go() noexcept {
+    if (holders_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;  // [core] Q1, Q2
+    doorbell_type& bell = door;
+    const std::size_t bytes = mapped_;
+    this->~core();
+    Traits::kernel::unmap(this, bytes);
+    bell.release();
+  }
+
+  // ---- Any thread ----
+
+  bool runs_here() const noexcept { return loop_frame::runs(this); }
+
+  // Posts follow the options; what the loop sends to itself is never refused for room.
+  template <class Build, class F>
+  post_result post(F&& f, overflow when_full) {
+    doorbell_type* bell = &door;
+    const bool strong = bell->strong();
+    return in.template offer<Build>(
+        std::forward<F>(f), [this, when_full] { return full_policy(when_full); }, strong,
+        [bell, strong] { bell->look(strong); });
+  }
+
+  template <class Build, class F>
+  post_result try_post(F&& f) {
+    doorbell_type* bell = &door;
+    const bool strong = bell->strong();
+    const auto look = [bell, strong] { bell->look(strong); };
+    const post_result first = in.template offer_ring<Build>(std::forward<F>(f), strong, look);
+    if (first != post_result::full || !runs_here()) return first;
+    in.publish_head();
+    return in.template offer_ring<Build>(std::forward<F>(f), strong, look);
+  }
+
+  // Without a look: the caller owes one.
+  template <class Build, class F>
+  post_result post_quietly(F&& f) {
+    return in.template offer<Build>(
+        std::forward<F>(f), [this] { return full_policy(options.when_full); }, true, [] {});
+  }
+
+  template <class Build, class F>
+  bool send(F&& f) {
+    commands_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    if (post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted) return true;
+    commands_.fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
+    return false;
+  }
+
+  void close() noexcept {
+    in.close();
+    Traits::schedule_point("closing");
+    door.tell(status::close);  // [close] C2, with the CAS in there
+  }
+
+  nanos cached_now() const noexcept { return now_.get(); }
+  static nanos read_now() noexcept { return read_clock<clock>(); }
+
+  std::uint64_t posts() const noexcept {
+    const std::uint64_t all = in.posts();
+    const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
+    return all > own ? all - own : 0;
+  }
+
+  // For as long as one of these lives and is true, the caller is the loop: it runs it, or it has
+  // borrowed it while nobody did.
+  class ownership {
+   public:
+    explicit ownership(core& c) noexcept : core_(c), runs_(c.runs_here()) {
+      if (!runs_) borrowed_ = c.wake.borrow();
+    }
+    ownership(const ownership&) = delete;
+    ownership& operator=(const ownership&) = delete;
+    ~ownership() {
+      if (borrowed_) core_.wake.give_back();
+    }
+    explicit operator bool() const noexcept { return runs_ || borrowed_; }
+
+   private:
+    core& core_;
+    bool runs_;
+    bool borrowed_ = false;
+  };
+
+  // ---- The loop thread ----
+
+  // Called where the ring is full, by any thread.
+  overflow full_policy(overflow asked) noexcept {
+    if (!runs_here()) return asked;
+    in.publish_head();
+    return asked == overflow::block ? overflow::spill : asked;
+  }
+
+  int open_poller() noexcept {
+    const int refused = poller.open();
+    if (refused == 0) door.bell.store(poller.bell(), std::memory_order_release);  // [bell] B3
+    return refused;
+  }
+
+  // 0, or an errno.
+  template <class Build>
+  int attach(watch_record<Traits>& r) noexcept {
+    const int refused = open_poller();
+    if (refused != 0) return refused;
+    if (options.path == fast_path::mini) {
+      watches_.serve_companion();
+      const int unstarted = companion_.template start<Build>(*this);
+      if (unstarted != 0) return unstarted;
+    }
+    return watches_.attach(poller, r);
+  }
+
+  bool sleeps_in_poller() const noexcept {
+    return options.path == fast_path::off ||
+           (options.path == fast_path::full && watches_.registered() != 0);
+  }
+
+  // A descriptor became ready. Callbacks are counted here, their microtasks by whoever calls.
+  void deliver(const poll_event& event) {
+    watches_.deliver(poller, event, [this](watch_record<Traits>& r, const ready& what) {
+      ++ran;
+      r.call(what);
+      return !wake.told(status::stop);
+    });
+  }
+
+  void refresh_now() noexcept { now_.set(read_now()); }
+
+  // No task, timer, watch or guard that would keep run_until_idle().
+  bool nothing_left() noexcept {
+    return in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
+           watches_.referenced() <= 0 && holds.load(std::memory_order_acquire) == 0;  // [hold] Y2
+  }
+
+  void end_timers_and_watches() noexcept {
+    timers_.end_all(false);
+    watches_.end_all(poller);
+  }
+
+  // The destructor of the loop: nothing runs, everything is destroyed.
+  void tear_down() noexcept {
+    close();
+    while (!in.room().empty()) Traits::kernel::yield();
+    companion_.stop(poller);
+    while (!wake.borrow()) Traits::kernel::yield();
+    wake.bury();
+    while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
+    do {
+      in.destroy_all();
+      deferred.clear();
+      microtasks.clear();
+      timers_.end_all(true);
+      watches_.end_all(poller);
+    } while (!in.empty());
+    poller.close();
+  }
+
+ private:
+  // Where things lie in the mapping.
+  struct layout {
+    explicit layout(const loop_options& options) noexcept
+        : ring(round_up(sizeof(core))),
+          arena(round_up(ring + options.ring_capacity * sizeof(typename detail::ring<Traits>::slot))),
+          total(arena + detail::arena<Traits>::bytes(options.arena_capacity)) {}
+    static std::size_t round_up(std::size_t n) noexcept { return (n + 127) / 128 * 128; }
+    std::size_t ring, arena, total;
+  };
+
+  core(const loop_options& o, const layout& sizes, doorbell_type& d) noexcept
+      : door(d),
+        wake(d),
+        options(o),
+        in(reinterpret_cast<unsigned char*>(this) + sizes.ring, o.ring_capacity,
+           reinterpret_cast<unsigned char*>(this) + sizes.arena, o.arena_capacity),
+        watches_(watch_table_),
+        mapped_(sizes.total) {
+    refresh_now();
+  }
+  ~core() = default;
+
+ public:
+  doorbell_type& door;
+  wakeup<Traits> wake;
+  const loop_options options;
+  ingress<Traits> in;
+  task_fifo deferred;
+  task_fifo microtasks;
+  timers<Traits> timers_;
+  watch_table<Traits> watch_table_;
+  watches<Traits> watches_;
+  poller_type poller;
+  companion<Traits> companion_;
+
+  // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire).
+  atomic<std::size_t> holds{0};
+
+  // Written by the loop thread, read by stats().
+  tally<Traits> turns, tasks, rescued, parks_channel, parks_poller, spun_ns, parked_ns, micro_left;
+  tally<Traits, std::size_t> ring_high, timer_count, watch_count;
+  tally<Traits> stale_events;
+
+  // The loop thread.
+  std::size_t ran = 0;  // by the innermost run()
+  bool ended = false;   // close was seen; timers and watches are gone
+  nanos spin = 0;       // how long the next look may last
+  std::uint32_t spin_misses = 0;
+  bool may_spin = false;
+
+ private:
+  atomic<std::uint64_t> commands_{0};
+  atomic<std::size_t> holders_{1};
+  tally<Traits, nanos> now_;
+  const std::size_t mapped_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/core.hpp
+
+// >>> loop/runner.hpp - one call of run(): the turns it makes, and how it goes to sleep
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// When a call of run() returns, other than by stop() or by close() and drained.
+enum class until : std::uint8_t {
+  ended,     // never
+  idle,      // nothing is left that could happen
+  turned,    // after one turn
+  deadline,  // when the clock says so
+};
+
+// Lives on the stack of the caller, who is the loop thread for that long. Calls nest inside a task:
+// an inner runner goes on with the next task, and the outer ones return after it when it was stopped.
+template <class Traits, class Build>
+class runner {
+  using core_type = core<Traits>;
+
+ public:
+  explicit runner(core_type& c)
+      : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
+        ran_before_(std::exchange(c.ran, 0)) {}
+  runner(const runner&) = delete;
+  runner& operator=(const runner&) = delete;
+  ~runner() {
+    core_.tasks.add(core_.ran);
+    core_.ran = ran_before_;
+    core_.in.publish_head();
+    if (!outermost_) return;
+    if (stopped_) core_.wake.forget(status::stop);
+    core_.wake.leave();
+  }
+
+  // How many tasks, timers and watch callbacks it ran.
+  std::size_t run(until goal, nanos deadline, bool may_sleep) {
+    while (!stop_seen() && !finished(goal)) {
+      turn(deadline, may_sleep);
+      if (goal == until::turned) break;
+      if (goal == until::deadline && core_type::read_now() >= deadline) break;
+    }
+    return core_.ran;
+  }
+
+ private:
+  // One turn: due timers, posted work, then whatever the kernel reports. Sleeps only if none of
+  // them had anything to offer, and then does what it was woken for.
+  void turn(nanos deadline, bool may_sleep) {
+    begin_turn();
+    fire_due_timers();
+    run_deferred();
+    drain_ingress();
+    if (may_sleep && nothing_happened()) {
+      park(deadline);
+      fire_due_timers();
+      drain_ingress();
+    } else {
+      poll_without_sleeping();
+    }
+    dispatch_ready();
+    end_turn();
+  }
+
+  static bool enter(core_type& c, bool outermost) {
+    if (outermost) {
+      HYBRIDLOOP_CONTRACT(c.wake.enter(), "a loop is run by one thread at a time");
+    }
+    return true;
+  }
+
+  bool stop_seen() noexcept {
+    if (core_.wake.told(status::stop)) stopped_ = true;
+    return stopped_;
+  }
+
+  bool finished(until goal) noexcept {
+    if (core_.wake.told(status::close)) return drained();
+    return goal == until::idle && core_.nothing_left();
+  }
+
+  // Closed: what was accepted has run, and what that deferred. A slot that is claimed and not yet
+  // published counts as accepted; its producer is between two lines of code.
+  bool drained() noexcept {
+    if (!core_.ended) {
+      core_.ended = true;
+      core_.end_timers_and_watches();
+    }
+    if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
+    if (core_.in.empty()) return true;
+    if (!core_.in.can_run()) Traits::kernel::yield();
+    return false;
+  }
+
+  void begin_turn() noexcept {
+    core_.turns.add(1);
+    core_.refresh_now();
+    ran_at_turn_ = core_.ran;
+    commands_in_turn_ = 0;
+    events_ = 0;
+    microtasks_left_ = microtasks_per_turn;
+    run_microtasks();  // left over from the turn before
+  }
+
+  void end_turn() noexcept {
+    if (!core_.microtasks.empty()) core_.micro_left.add(1);
+    core_.timer_count.set(core_.timers_.started());
+    core_.watch_count.set(core_.watches_.count());
+    core_.stale_events.set(core_.watches_.stale());
+  }
+
+  bool nothing_happened() const noexcept {
+    return core_.ran == ran_at_turn_ && commands_in_turn_ == 0 && core_.deferred.empty() &&
+           core_.microtasks.empty() && !core_.watches_.always_ready();
+  }
+
+  // ---- What there is to do ----
+
+  void fire_due_timers() {
+    if (core_.timers_.started() == 0 || stop_seen()) return;
+    core_.timers_.fire(
+        core_.cached_now(), timers_per_turn,
+        [this](unique_task& task) { return run_one([&task] { task(); }, true); },
+        [] { return core_type::read_now(); });
+  }
+
+  // What was deferred before this turn; what these defer waits for the next one.
+  void run_deferred() {
+    for (std::size_t n = core_.deferred.size(); n != 0 && !stop_seen(); --n) {
+      unique_task task = core_.deferred.pop();
+      run_one([&task] { task(); }, true);
+    }
+  }
+
+  void drain_ingress() {
+    struct let_producers_in {
+      ingress<Traits>& in;
+      ~let_producers_in() { in.publish_head(); }
+    };
+    const std::size_t backlog = core_.in.backlog();
+    if (backlog > core_.ring_high.get()) core_.ring_high.set(backlog);
+    const std::size_t stride = publish_stride();
+    const let_producers_in on_exit{core_.in};
+    core_.in.look_at_spill();
+    for (std::size_t n = 1; n <= tasks_per_turn && !stop_seen(); ++n) {
+      const bool some = core_.in.template run_next<Build>([this](unique_task& task) {
+        const bool counted = task.counted();
+        if (!counted) ++commands_in_turn_;
+        run_one([&task] { task(); }, counted);
+      });
+      if (!some) break;
+      if (n % stride == 0) core_.in.publish_head();
+    }
+  }
+
+  void dispatch_ready() {
+    if (core_.watches_.always_ready() && !stop_seen()) {
+      core_.watches_.deliver_always([this](watch_record<Traits>& r, const ready& what) {
+        return run_one([&r, &what] { r.call(what); }, true);
+      });
+    }
+    const batch_end guard{*this};
+    while (next_event_ < events_ && !stop_seen()) {
+      const poll_event& event = ready_[next_event_++];
+      core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
+        return run_one([&r, &what] { r.call(what); }, true);
+      });
+    }
+  }
+
+  // Events that an exception or a stop left behind are reported again.
+  struct batch_end {
+    runner& mine;
+    ~batch_end() {
+      while (mine.next_event_ < mine.events_) {
+        mine.core_.watches_.put_back(mine.core_.poller, mine.ready_[mine.next_event_++]);
+      }
+      mine.next_event_ = mine.events_ = 0;
+    }
+  };
+
+  // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
+  template <class F>
+  bool run_one(F&& f, bool counted) {
+    if (counted) ++core_.ran;
+    guarded(std::forward<F>(f));
+    run_microtasks();
+    return !stop_seen();
+  }
+
+  void run_microtasks() {
+    while (!core_.microtasks.empty() && microtasks_left_ != 0) {
+      --microtasks_left_;
+      unique_task task = core_.microtasks.pop();
+      guarded([&task] { task(); });
+    }
+  }
+
+  template <class F>
+  void guarded(F&& f) {
+    if (core_.options.on_exception == nullptr) {
+      std::forward<F>(f)();
+    } else {
+      trap<Build>(std::forward<F>(f), core_.options.on_exception);
+    }
+  }
+
+  // ---- Sleeping ----
+
+  void poll_without_sleeping() noexcept {
+    if (core_.options.path == fast_path::mini || core_.watches_.registered() == 0) return;
+    take_events(core_.poller.wait(ready_, events_per_turn, 0));
+  }
+
+  void take_events(int got) noexcept {
+    next_event_ = 0;
+    events_ = got > 0 ? static_cast<std::size_t>(got) : 0;
+    if (got < 0) Traits::kernel::yield();  // a poller that fails is not a reason to burn a core
+  }
+
+  // From publish() on the loop is on the word of [sleep]: what is looked at after it is a shared
+  // atomic, or a copy made before.
+  void park(nanos deadline) {
+    nanos end = core_.timers_.next_wake();
+    if (deadline < end) end = deadline;
+    if (end <= core_.cached_now() || look_for_a_while(end)) return;
+    const auto mark = core_.in.mark();
+    const bool in_poller = core_.sleeps_in_poller();
+    core_.wake.choose_fence(core_.in.posts());
+    Traits::schedule_point("before-park");
+    if (!core_.wake.publish(in_poller ? status::in_poller : status::in_channel)) return;
+    Traits::schedule_point("park-published");
+    core_.wake.barrier();
+    if (!core_.in.news_before_sleep(mark)) sleep(in_poller, end);
+    core_.wake.wake_self();
+    core_.refresh_now();
+  }
+
+  void sleep(bool in_poller, nanos end) {
+    Traits::schedule_point("before-sleep");
+    const nanos begin = core_type::read_now();
+    const nanos rescue = rescue_ns != 0 ? saturating_add(begin, rescue_ns) : never;
+    const nanos limit = rescue < end ? rescue : end;
+    (in_poller ? core_.parks_poller : core_.parks_channel).add(1);
+    if (in_poller) {
+      const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
+      take_events(core_.poller.wait(ready_, events_per_turn, span));
+    } else {
+      Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), limit);
+    }
+    const bool by_itself = core_.wake.wake_self();
+    const nanos now = core_type::read_now();
+    core_.parked_ns.add(static_cast<std::uint64_t>(now - begin));
+    if (by_itself && now >= rescue && rescue < end && core_.in.can_run()) core_.rescued.add(1);
+  }
+
+  // A bounded look at empty queues, while posters still find the loop awake. It pays when a task
+  // comes before a sleep and a wake would have been over, so it grows when it hits and shrinks
+  // when it misses, down to nothing but a try now and then.
+  bool look_for_a_while(nanos end) noexcept {
+    if (core_.options.path == fast_path::off || core_.options.spin.count() == 0) return false;
+    const nanos most = core_.options.spin.count();
+    if (core_.spin_misses % 64 == 0) {
+      core_.may_spin = Traits::kernel::usable_cpus() > 1;
+      core_.spin = most;
+    }
+    if (!core_.may_spin || core_.spin < shortest_look) {
+      ++core_.spin_misses;
+      return false;
+    }
+    const nanos begin = core_.cached_now();
+    const bool hit = look_until(begin, core_.spin, end);
+    core_.spun_ns.add(static_cast<std::uint64_t>(core_.cached_now() - begin));
+    core_.spin = hit ? most : core_.spin / 2;
+    core_.spin_misses = hit ? 1 : core_.spin_misses + 1;
+    return hit;
+  }
+
+  bool look_until(nanos begin, nanos span, nanos end) noexcept {
+    constexpr std::uint32_t urgent = status::stop | status::close | status::wanted;
+    for (int reads = 0; reads < most_reads; ++reads) {
+      if (core_.cached_now() - begin >= span || core_.cached_now() >= end) break;
+      for (int i = 0; i < looks_per_clock; ++i) {
+        if (core_.in.can_run()) return true;
+        if (core_.wake.told(urgent)) {
+          core_.wake.forget(status::wanted);
+          return true;
+        }
+        cpu_pause();
+      }
+      core_.refresh_now();
+    }
+    return false;
+  }
+
+  std::size_t publish_stride() const noexcept {
+    const std::size_t quarter = core_.in.capacity() / 4;
+    return quarter == 0 ? 1 : quarter < 256 ? quarter : 256;
+  }
+
+  static constexpr nanos shortest_look = 500;
+  static constexpr int looks_per_clock = 8;
+  static constexpr int most_reads = 1 << 16;  // for a clock that stands still
+
+  core_type& core_;
+  const bool outermost_;
+  const bool entered_;
+  const loop_frame frame_;
+  const std::size_t ran_before_;
+  bool stopped_ = false;
+
+  std::size_t ran_at_turn_ = 0;
+  std::size_t commands_in_turn_ = 0;
+  std::size_t microtasks_left_ = microtasks_per_turn;
+  std::size_t events_ = 0;
+  std::size_t next_event_ = 0;
+  poll_event ready_[events_per_turn];
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/runner.hpp
+
+// >>> loop/invoke.hpp - a caller that waits for what its task returns
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Where a result waits for its caller. A reference is kept as a pointer, void as nothing.
+template <class R>
+class result_place {
+ public:
+  template <class F>
+  void fill(F&& f) {
+    value_.emplace(std::forward<F>(f)());
+  }
+  R take() { return std::move(*value_); }
+
+ private:
+  std::optional<R> value_;
+};
+template <class R>
+class result_place<R&> {
+ public:
+  template <class F>
+  void fill(F&& f) {
+    value_ = &std::forward<F>(f)();
+  }
+  R& take() { return *value_; }
+
+ private:
+  R* value_ = nullptr;
+};
+template <>
+class result_place<void> {
+ public:
+  template <class F>
+  void fill(F&& f) {
+    std::forward<F>(f)();
+  }
+  void take() {}
+};
+
+// Lives on the stack of the caller of invoke().
+//
+// Edge [answer]: I1 the loop thread leaves the result, then state = done or dropped, release: its
+// last touch. I2 the caller reads the state, acquire, then the result. The wake that follows I1
+// uses only the word's address, so the caller may be gone by then.
+template <class Traits, class R, class Build>
+class awaited {
+ public:
+  // The task that answers. Destroyed without having run, it answers "dropped".
+  template <class F>
+  class asking {
+   public:
+    asking(awaited& place, F& f) noexcept : place_(&place), f_(&f) {}
+    asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_) {}
+    asking& operator=(asking&&) = delete;
+    ~asking() {
+      if (place_ != nullptr) place_->answer(dropped);
+    }
+
+    void operator()() {
+      awaited& place = *place_;
+      trap<Build>([&] { place.result_.fill(*f_); },
+                      [&](std::exception_ptr error) { place.error_ = std::move(error); });
+      place_ = nullptr;
+      place.answer(done);
+    }
+
+   private:
+    awaited* place_;
+    F* f_;
+  };
+
+  // False when the task was dropped.
+  bool wait() noexcept {
+    std::uint32_t seen = state_.load(std::memory_order_acquire);  // [answer] I2
+    while (seen == waiting) {
+      Traits::parker::wait(state_, waiting, never);
+      seen = state_.load(std::memory_order_acquire);  // [answer] I2
+    }
+    return seen == done;
+  }
+
+  R take() {
+    if (error_) rethrow<Build>(std::move(error_));
+    return result_.take();
+  }
+
+ private:
+  enum : std::uint32_t { waiting, done, dropped };
+
+  void answer(std::uint32_t state) noexcept {
+    auto& word = state_;
+    word.store(state, std::memory_order_release);  // [answer] I1
+    Traits::parker::wake_one(word);
+  }
+
+  typename Traits::template atomic<std::uint32_t> state_{waiting};
+  result_place<R> result_;
+  std::exception_ptr error_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/invoke.hpp
+
+// >>> loop/handle.hpp - names of a loop that may outlive it: handles and keep_alive guards
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A counted reference to a core; empty after a move.
+template <class Traits>
+class core_ref {
+ public:
+  explicit core_ref(core<Traits>& c) noexcept : core_(&c) { c.hold(); }
+  core_ref(const core_ref& other) noexcept : core_(other.core_) {
+    if (core_ != nullptr) core_->hold();
+  }
+  core_ref(core_ref&& other) noexcept : core_(std::exchange(other.core_, nullptr)) {}
+  core_ref& operator=(core_ref other) noexcept {
+    std::swap(core_, other.core_);
+    return *this;
+  }
+  ~core_ref() {
+    if (core_ != nullptr) core_->let_go();
+  }
+
+  core<Traits>* operator->() const noexcept { return core_; }
+  explicit operator bool() const noexcept { return core_ != nullptr; }
+
+ private:
+  core<Traits>* core_;
+};
+
+}  // namespace detail
+
+// Copyable, and valid for as long as anybody likes: once the loop is closed or gone, posts answer
+// `closed` and the rest does nothing. Any thread. A moved-from handle answers like a closed loop.
+template <class Traits>
+class basic_handle {
+ public:
+  // As the loop's own; see basic_loop.
+  template <class F, class Build = detail::build_tag>
+  post_result post(F&& f) const {
+    if (!core_) return post_result::closed;
+    return core_->template post<Build>(std::forward<F>(f), core_->options.when_full);
+  }
+  template <class F, class Build = detail::build_tag>
+  post_result try_post(F&& f) const {
+    return core_ ? core_->template try_post<Build>(std::forward<F>(f)) : post_result::closed;
+  }
+  void stop() const noexcept {
+    if (core_) core_->door.tell(detail::status::stop);
+  }
+  void close() const noexcept {
+    if (core_) core_->close();
+  }
+  void wake() const noexcept {
+    if (core_) core_->door.tell(detail::status::wanted);
+  }
+  bool closed() const noexcept { return !core_ || core_->in.closed(); }
+
+ private:
+  template <class>
+  friend class basic_loop;
+  explicit basic_handle(detail::core<Traits>& c) noexcept : core_(c) {}
+  detail::core_ref<Traits> core_;
+};
+
+// As long as one lives, run_until_idle() does not return for want of work. Any thread may drop it.
+template <class Traits>
+class basic_keep_alive {
+ public:
+  basic_keep_alive(basic_keep_alive&&) noexcept = default;
+  basic_keep_alive& operator=(basic_keep_alive&& other) noexcept {
+    basic_keep_alive moved(std::move(other));
+    std::swap(core_, moved.core_);
+    return *this;
+  }
+  ~basic_keep_alive() {
+    if (!core_) return;
+    if (core_->holds.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // [hold] Y1
+      core_->door.tell(detail::status::wanted);
+    }
+  }
+
+ private:
+  template <class>
+  friend class basic_loop;
+  explicit basic_keep_alive(detail::core<Traits>& c) noexcept : core_(c) {
+    c.holds.fetch_add(1, std::memory_order_relaxed);  // a hint; only the way down is waited for
+  }
+  detail::core_ref<Traits> core_;
+};
+
+HYBRIDLOOP_CLOSE
+// <<< loop/handle.hpp
+
+// >>> loop/loop.hpp - the loop itself: everything a user calls
+HYBRIDLOOP_OPEN
+
+// An event loop. `Build` is never given by a user; see detail::build.
+//
+// "Any thread" means any thread at any time while the loop lives. "The loop thread" is whoever is
+// inside run() or one of its sisters, that is: tasks, timers and callbacks.
+template <class Traits>
+class basic_loop {
+ public:
+  using clock = typename Traits::clock;
+  using duration = typename clock::duration;
+  using time_point = typename clock::time_point;
+  using handle_type = basic_handle<Traits>;
+  using keep_alive = basic_keep_alive<Traits>;
+
+  struct range_result {
+    post_result result;
+    std::size_t accepted;
+  };
+
+  // Throws std::system_error: no memory, options out of range (errc::invalid_argument), or with
+  // fast_path::off a refused poller. The twin never throws; a loop that answered an error may only
+  // be destroyed.
+  template <class Build = detail::build_tag>
+  basic_loop() : basic_loop(loop_options{}) {}
+  template <class Build = detail::build_tag>
+  explicit basic_loop(const loop_options& options);
+  basic_loop(const loop_options& options, std::error_code& code) noexcept
+      : core_(core::create(options, code)) {}
+  basic_loop(const basic_loop&) = delete;
+  basic_loop& operator=(const basic_loop&) = delete;
+
+  // Destroys what was never run, without running it. Not from inside run(), and not while another
+  // thread is; posters may still be inside post(), if it was their own task that ended the loop.
+  ~basic_loop();
+
+  // ---- Giving work. Any thread. ----
+  //
+  // F is any callable without arguments, move-only ones included. It is moved from only when the
+  // answer is `accepted`; then it runs exactly once on the loop thread, or is destroyed with the
+  // loop. If post A happens before post B, A runs before B.
+
+  // Follows loop_options::when_full. No lock, no allocation while ring or arena have room, and no
+  // system call while the loop is awake.
+  template <class F, class Build = detail::build_tag>
+  post_result post(F&& f);
+
+  // Never blocks and never spills: `full` as soon as the ring is.
+  template <class F, class Build = detail::build_tag>
+  post_result try_post(F&& f);
+
+  // Posts *first, *(first + 1), ... with one wake for all. Stops at the first refusal. Elements are
+  // moved from only through move iterators.
+  template <class Iterator, class Sentinel, class Build = detail::build_tag>
+  range_result post_range(Iterator first, Sentinel last);
+
+  // At once if this thread is running the loop, else post.
+  template <class F, class Build = detail::build_tag>
+  post_result dispatch(F&& f);
+
+  // Runs f on the loop, waits, and returns its value or throws its exception. On the loop thread at
+  // once, overtaking what is queued. On a loop that nobody runs it waits until somebody does; on a
+  // closed one, or one that ends before f ran, it throws errc::closed.
+  template <class F, class Build = detail::build_tag>
+  std::invoke_result_t<F&> invoke(F&& f);
+
+  handle_type handle() const noexcept { return handle_type(*core_); }
+
+  // Ends a sleep, or the next one when the loop is awake, without a task. Also from a signal handler.
+  void wake() noexcept { core_->door.tell(detail::status::wanted); }
+
+  // ---- Giving work. The loop thread. ----
+
+  // Runs f in the next turn.
+  template <class F, class Build = detail::build_tag>
+  void defer(F&& f);
+
+  // Runs f after the running task and before the next one. A turn runs 1024 at most; the rest waits
+  // for the next turn, and is counted.
+  template <class F, class Build = detail::build_tag>
+  void microtask(F&& f);
+
+  // ---- Running it. The calling thread becomes the loop thread for the time of the call. ----
+  //
+  // Calls may nest inside a task. Each returns how many tasks, timers and watch callbacks it ran
+  // (microtasks are not counted, nor what a nested call counted). An exception that leaves a task
+  // leaves the call, unless loop_options::on_exception takes it; the task counts as run and the
+  // loop may be run again.
+
+  template <class Build = detail::build_tag>
+  std::size_t run();  // until stop(), or close() and all that was accepted has run
+  template <class Build = detail::build_tag>
+  std::size_t run_until_idle();  // also when no task, referenced timer, watch or keep_alive is left
+  template <class Build = detail::build_tag>
+  std::size_t run_once();  // one turn; sleeps for something to do
+  template <class Build = detail::build_tag>
+  std::size_t poll();  // one turn; never sleeps
+  template <class Rep, class Period, class Build = detail::build_tag>
+  std::size_t run_for(std::chrono::duration<Rep, Period> span);
+  template <class Build = detail::build_tag>
+  std::size_t run_until(time_point deadline);
+
+  // ---- Ending it. Any thread, any state. ----
+
+  // Sticky: one run() returns after its current task, or before its first one if called before. Every
+  // nested run returns, the outermost has heeded it. Two pending stops are one. Also from a signal
+  // handler.
+  void stop() noexcept { core_->door.tell(detail::status::stop); }
+
+  // New posts answer `closed`; what was accepted runs, with what that defers; then run() returns.
+  // Timers and watches end without running.
+  void close() noexcept { core_->close(); }
+  bool closed() const noexcept { return core_->in.closed(); }
+
+  bool running_in_this_thread() const noexcept { return core_->runs_here(); }
+
+  // ---- Time. Any thread. ----
+  //
+  // A timer never fires early, fires in the order of deadlines and FIFO among equals. Past deadlines
+  // and a delay of 0 run in the next turn; `max()` never. A closed loop answers an empty id.
+
+  // The time of the current turn, or of the last one.
+  time_point now() const noexcept { return detail::from_nanos<clock>(core_->cached_now()); }
+
+  template <class Rep, class Period, class F, class Build = detail::build_tag>
+  timer_id after(std::chrono::duration<Rep, Period> delay, F&& f);
+  template <class F, class Build = detail::build_tag>
+  timer_id at(time_point deadline, F&& f);
+  // The first run is one period from now. A period below 1 ns is a broken contract.
+  template <class Rep, class Period, class F, class Build = detail::build_tag>
+  timer_id every(std::chrono::duration<Rep, Period> period, F&& f,
+                 repeat how = repeat::fixed_rate);
+
+  // True: it will run at the new deadline and not at the old one.
+  template <class Build = detail::build_tag>
+  bool reschedule(timer_id id, time_point deadline);
+
+  // Exact. True: it will not run (again; of a repeating one a run may be in progress). False: it
+  // ran, is running for the last time, or is unknown. The closure is destroyed on the loop thread.
+  template <class Build = detail::build_tag>
+  bool cancel(timer_id id);
+
+  // ---- Descriptors. Any thread. ----
+  //
+  // While nobody runs the loop, or on its thread, these answer at once; from another thread they
+  // are posted, and a refusal reaches the callback as ready.error with native_error. F is called as
+  // F(ready) or F(). Several watches of one descriptor are allowed. A file that is always ready
+  // (epoll refuses it) is reported once a turn, with `edge` once per modify().
+
+  template <class F, class Build = detail::build_tag>
+  watch_id watch(native_handle handle, interest what, F&& f);
+  template <class F, class Build = detail::build_tag>
+  watch_id watch(native_handle handle, interest what, F&& f, std::error_code& code);
+  // False: unknown, or the kernel refused (the descriptor was closed).
+  template <class Build = detail::build_tag>
+  bool modify(watch_id id, interest what);
+  // On the loop thread F does not run again. Elsewhere true means known, and F may still run until
+  // `done` has run on the loop: then the descriptor may be closed.
+  template <class Build = detail::build_tag>
+  bool unwatch(watch_id id);
+  template <class F, class Build = detail::build_tag>
+  bool unwatch(watch_id id, F&& done);
+
+  // ---- What keeps run_until_idle(). Any thread; timers and watches do by default. ----
+  template <class Build = detail::build_tag>
+  void ref(timer_id id);
+  template <class Build = detail::build_tag>
+  void unref(timer_id id);
+  template <class Build = detail::build_tag>
+  void ref(watch_id id);
+  template <class Build = detail::build_tag>
+  void unref(watch_id id);
+  keep_alive hold() noexcept { return keep_alive(*core_); }
+
+  // Any thread.
+  loop_stats stats() const noexcept;
+  static const char* poller_name() noexcept { return Traits::poller::name; }
+
+ private:
+  using core = detail::core<Traits>;
+  using nanos = detail::nanos;
+
+  template <class Build>
+  std::size_t run_as(detail::until goal, nanos deadline, bool may_sleep);
+  template <class Build, class F>
+  timer_id arm(nanos deadline, nanos period, repeat how, F&& f);
+  template <class Build, class Id>
+  void set_referenced(Id id, bool wanted);
+  template <class Build, class F>
+  detail::unique_task make_task(F&& f);
+  void loop_thread_only(const char* sentence) const {
+    HYBRIDLOOP_CONTRACT(core_->runs_here(), sentence);
+  }
+
+  core* core_;
+};
+
+using loop = basic_loop<default_traits>;
+using loop_handle = basic_handle<default_traits>;
+using keep_alive = basic_keep_alive<default_traits>;
+
+HYBRIDLOOP_CLOSE
+// <<< loop/loop.hpp
+
+// >>> loop/loop_work.hpp - definitions: making, running and ending a loop, and giving it work
+HYBRIDLOOP_OPEN
+
+template <class Traits>
+template <class Build>
+basic_loop<Traits>::basic_loop(const loop_options& options) : core_(nullptr) {
+  std::error_code code;
+  core_ = core::create(options, code);
+  detail::throw_if<Build>(code, "hybridloop: loop");
+}
+
+template <class Traits>
+basic_loop<Traits>::~basic_loop() {
+  if (core_ == nullptr) return;
+  HYBRIDLOOP_CONTRACT(!core_->wake.running(), "a loop is destroyed while nobody runs it");
+  core_->tear_down();
+  core_->let_go();
+}
+
+// ---- Giving work ----
+
+template <class Traits>
+template <class F, class Build>
+post_result basic_loop<Traits>::post(F&& f) {
+  return core_->template post<Build>(std::forward<F>(f), core_->options.when_full);
+}
+
+template <class Traits>
+template <class F, class Build>
+post_result basic_loop<Traits>::try_post(F&& f) {
+  return core_->template try_post<Build>(std::forward<F>(f));
+}
+
+template <class Traits>
+template <class Iterator, class Sentinel, class Build>
+typename basic_loop<Traits>::range_result basic_loop<Traits>::post_range(Iterator first,
+                                                                         Sentinel last) {
+  // Looks on every way out, also when an iterator throws: what was posted must be found.
+  struct look_once {
+    typename core::doorbell_type& door;
+    ~look_once() { door.look(true); }
+  };
+  const detail::core_ref<Traits> alive(*core_);
+  const look_once on_exit{core_->door};
+  range_result all{post_result::accepted, 0};
+  for (; first != last; ++first) {
+    all.result = core_->template post_quietly<Build>(*first);
+    if (all.result != post_result::accepted) break;
+    ++all.accepted;
+  }
+  return all;
+}
+
+template <class Traits>
+template <class F, class Build>
+post_result basic_loop<Traits>::dispatch(F&& f) {
+  if (!core_->runs_here()) return post<F, Build>(std::forward<F>(f));
+  std::forward<F>(f)();
+  return post_result::accepted;
+}
+
+template <class Traits>
+template <class F, class Build>
+std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
+  using result = std::invoke_result_t<F&>;
+  if (core_->runs_here()) return f();
+  using awaited = detail::awaited<Traits, result, Build>;
+  using asking = typename awaited::template asking<std::remove_reference_t<F>>;
+  awaited answer;
+  const post_result posted =
+      core_->template post<Build>(asking(answer, f), core_->options.when_full);
+  if (posted == post_result::full) detail::refuse<Build>(errc::full, "hybridloop: invoke");
+  if (!answer.wait()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
+  return answer.take();
+}
+
+template <class Traits>
+template <class Build, class F>
+detail::unique_task basic_loop<Traits>::make_task(F&& f) {
+  using closure = std::decay_t<F>;
+  detail::unique_task task;
+  detail::unique_task::room<closure> place(core_->in.blocks());
+  if (!place.had()) {
+    detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: task");
+  }
+  task.emplace(place, std::forward<F>(f));
+  return task;
+}
+
+template <class Traits>
+template <class F, class Build>
+void basic_loop<Traits>::defer(F&& f) {
+  loop_thread_only("defer() is called on the loop thread");
+  core_->deferred.push(make_task<Build>(std::forward<F>(f)));
+}
+
+template <class Traits>
+template <class F, class Build>
+void basic_loop<Traits>::microtask(F&& f) {
+  loop_thread_only("microtask() is called on the loop thread");
+  core_->microtasks.push(make_task<Build>(std::forward<F>(f)));
+}
+
+// ---- Running it ----
+
+template <class Traits>
+template <class Build>
+std::size_t basic_loop<Traits>::run_as(detail::until goal, nanos deadline, bool may_sleep) {
+  return detail::runner<Traits, Build>(*core_).run(goal, deadline, may_sleep);
+}
+
+template <class Traits>
+template <class Build>
+std::size_t basic_loop<Traits>::run() {
+  return run_as<Build>(detail::until::ended, detail::never, true);
+}
+
+template <class Traits>
+template <class Build>
+std::size_t basic_loop<Traits>::run_until_idle() {
+  return run_as<Build>(detail::until::idle, detail::never, true);
+}
+
+template <class Traits>
+template <class Build>
+std::size_t basic_loop<Traits>::run_once() {
+  return run_as<Build>(detail::until::turned, detail::never, true);
+}
+
+template <class Traits>
+template <class Build>
+std::size_t basic_loop<Traits>::poll() {
+  return run_as<Build>(detail::until::turned, detail::never, false);
+}
+
+template <class Traits>
+template <class Rep, class Period, class Build>
+std::size_t basic_loop<Traits>::run_for(std::chrono::duration<Rep, Period> span) {
+  const nanos end = detail::saturating_add(core::read_now(), detail::to_nanos(span));
+  return run_as<Build>(detail::until::deadline, end, true);
+}
+
+template <class Traits>
+template <class Build>
+std::size_t basic_loop<Traits>::run_until(time_point deadline) {
+  return run_as<Build>(detail::until::deadline, detail::to_nanos(deadline), true);
+}
+
+// ---- What it tells about itself ----
+
+template <class Traits>
+loop_stats basic_loop<Traits>::stats() const noexcept {
+  const core& c = *core_;
+  loop_stats s;
+  s.turns = c.turns.get();
+  s.tasks = c.tasks.get();
+  s.posts = c.posts();
+  s.spilled = c.in.spilled();
+  s.heap_tasks = c.in.blocks().heap_tasks();
+  s.wakes_channel = c.door.wakes_channel.load(std::memory_order_relaxed);  // a hint; statistics
+  s.wakes_poller = c.door.wakes_poller.load(std::memory_order_relaxed);    // a hint; statistics
+  const std::uint64_t wakes = s.wakes_channel + s.wakes_poller;
+  s.wakes_saved = s.posts > wakes ? s.posts - wakes : 0;
+  s.rescued = c.rescued.get();
+  s.in_channel = c.parks_channel.get();
+  s.in_poller = c.parks_poller.get();
+  s.parks = s.in_channel + s.in_poller;
+  s.spun_ns = c.spun_ns.get();
+  s.parked_ns = c.parked_ns.get();
+  s.arena_in_use = c.in.blocks().in_use();
+  s.arena_high = c.in.blocks().high();
+  s.ring_high = c.ring_high.get();
+  s.timers = c.timer_count.get();
+  s.watches = c.watch_count.get();
+  s.stale_events = c.stale_events.get();
+  s.microtasks_deferred = c.micro_left.get();
+  s.path = c.options.path;
+  return s;
+}
+
+HYBRIDLOOP_CLOSE
+// <<< loop/loop_work.hpp
+
+// >>> loop/commands.hpp - what other threads have the loop thread do: timers and watches
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Commands travel through the ingress, in order with the same thread's posts, are never refused for
+// room, and are not counted as tasks. They carry ids, so a late one finds nobody.
+
+template <class Traits>
+struct timer_command : command_base {
+  enum class verb : std::uint8_t { start, release, move, ref, unref };
+
+  timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
+
+  void operator()() {
+    auto& all = loop->timers_;
+    switch (what) {
+      case verb::start: return start();
+      case verb::release: return all.release(id);
+      case verb::move: return all.move(id, loop->cached_now());
+      case verb::ref: return all.set_referenced(id, true);
+      case verb::unref: return all.set_referenced(id, false);
+    }
+  }
+
+  // A loop that is closing ends its timers, also those that are still on their way.
+  void start() {
+    if (!loop->ended) return loop->timers_.start(id, loop->cached_now());
+    if (loop->timers_.end(id) == timers<Traits>::ending::unplace) loop->timers_.release(id);
+  }
+
+  core<Traits>* loop;
+  timer_id id;
+  verb what;
+};
+
+template <class Traits, class Build>
+struct watch_command : command_base {
+  enum class verb : std::uint8_t { attach, detach, modify, ref, unref };
+
+  watch_command(core<Traits>& c, verb v, watch_id i, interest w = interest::none) noexcept
+      : loop(&c), id(i), wanted(w), what(v) {}
+
+  void operator()() {
+    watch_record<Traits>* r = loop->watch_table_.any(id);
+    if (r == nullptr) return;
+    switch (what) {
+      case verb::attach: return attach(*r);
+      case verb::detach: return loop->watches_.detach(loop->poller, *r);
+      case verb::modify: return modify(*r);
+      case verb::ref: return loop->watches_.set_referenced(*r, true);
+      case verb::unref: return loop->watches_.set_referenced(*r, false);
+    }
+  }
+
+  void attach(watch_record<Traits>& r) {
+    if (loop->watch_table_.find(id) == nullptr || r.attached) return;  // ended on its way here
+    const int refused = loop->ended ? ECANCELED : loop->template attach<Build>(r);
+    if (refused != 0) report(r, refused);
+  }
+
+  void modify(watch_record<Traits>& r) {
+    if (!r.attached) return;
+    const int refused = loop->watches_.modify(loop->poller, r, wanted);
+    if (refused != 0) report(r, refused);
+  }
+
+  // The refusal reaches the callback, which then never runs again.
+  void report(watch_record<Traits>& r, int number) {
+    struct end {
+      core<Traits>* loop;
+      watch_record<Traits>& r;
+      ~end() {
+        --r.running;
+        loop->watch_table_.end(loop->watch_table_.id_of(r));
+        loop->watches_.detach(loop->poller, r);
+      }
+    };
+    ready what_happened;
+    what_happened.error = true;
+    what_happened.native_error = number;
+    what_happened.id = id;
+    ++r.running;
+    const end guard{loop, r};
+    if (number == ECANCELED) return;
+    ++loop->ran;
+    r.call(what_happened);
+  }
+
+  core<Traits>* loop;
+  watch_id id;
+  interest wanted;
+  verb what;
+};
+
+// unwatch(id, done) from another thread: off the poller first, then done.
+template <class Traits, class F>
+struct unwatch_command : command_base {
+  template <class Given>
+  unwatch_command(core<Traits>& c, watch_id i, Given&& f)
+      : loop(&c), id(i), done(std::forward<Given>(f)) {}
+
+  void operator()() {
+    if (watch_record<Traits>* r = loop->watch_table_.any(id)) loop->watches_.detach(loop->poller, *r);
+    ++loop->ran;
+    done();
+  }
+
+  core<Traits>* loop;
+  watch_id id;
+  F done;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/commands.hpp
+
+// >>> loop/loop_events.hpp - definitions: the loop's timers and watches
+HYBRIDLOOP_OPEN
+
+// ---- Time ----
+
+template <class Traits>
+template <class Build, class F>
+timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f) {
+  using command = detail::timer_command<Traits>;
+  if (core_->in.closed()) return {};
+  auto* made = core_->timers_.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how);
+  if (made == nullptr) {
+    detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: timer");
+  }
+  const timer_id id = core_->timers_.id_of(*made);
+  if (core_->runs_here()) {
+    core_->timers_.start(id, core_->cached_now());
+    return id;
+  }
+  if (core_->template send<Build>(command(*core_, command::verb::start, id))) return id;
+  if (core_->timers_.end(id) == detail::timers<Traits>::ending::unplace) core_->timers_.discard(id);
+  return {};
+}
+
+template <class Traits>
+template <class Rep, class Period, class F, class Build>
+timer_id basic_loop<Traits>::after(std::chrono::duration<Rep, Period> delay, F&& f) {
+  const nanos span = detail::to_nanos(delay);
+  const nanos deadline =
+      span == detail::never ? detail::never : detail::saturating_add(core::read_now(), span);
+  return arm<Build>(deadline, 0, repeat::fixed_rate, std::forward<F>(f));
+}
+
+template <class Traits>
+template <class F, class Build>
+timer_id basic_loop<Traits>::at(time_point deadline, F&& f) {
+  return arm<Build>(detail::to_nanos(deadline), 0, repeat::fixed_rate, std::forward<F>(f));
+}
+
+template <class Traits>
+template <class Rep, class Period, class F, class Build>
+timer_id basic_loop<Traits>::every(std::chrono::duration<Rep, Period> period, F&& f, repeat how) {
+  const nanos span = detail::to_nanos(period);
+  HYBRIDLOOP_CONTRACT(span > 0, "every() needs a period above zero");
+  return arm<Build>(detail::saturating_add(core::read_now(), span), span, how, std::forward<F>(f));
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
+  using command = detail::timer_command<Traits>;
+  using moving = typename detail::timers<Traits>::moving;
+  const moving state = core_->timers_.announce_move(id, detail::to_nanos(deadline));
+  if (state == moving::unknown) return false;
+  if (core_->runs_here()) {
+    core_->timers_.move(id, core_->cached_now());
+    return true;
+  }
+  return state == moving::already ||
+         core_->template send<Build>(command(*core_, command::verb::move, id));
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::cancel(timer_id id) {
+  using command = detail::timer_command<Traits>;
+  using ending = typename detail::timers<Traits>::ending;
+  const ending how = core_->timers_.end(id);
+  if (how == ending::unplace) {
+    if (core_->runs_here()) {
+      core_->timers_.release(id);
+    } else {
+      // Refused by a closed loop, whose own end releases it.
+      core_->template send<Build>(command(*core_, command::verb::release, id));
+    }
+  }
+  return how != ending::unknown;
+}
+
+// ---- Descriptors ----
+
+template <class Traits>
+template <class F, class Build>
+watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f) {
+  std::error_code code;
+  const watch_id id = watch<F, Build>(handle, what, std::forward<F>(f), code);
+  detail::throw_if<Build>(code, "hybridloop: watch");
+  return id;
+}
+
+template <class Traits>
+template <class F, class Build>
+watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
+                                   std::error_code& code) {
+  using command = detail::watch_command<Traits, Build>;
+  using closure = std::decay_t<F>;
+  code = core_->in.closed() ? make_error_code(errc::closed) : std::error_code();
+  if (code) return {};
+  auto* made = core_->watch_table_.make(core_->in.blocks(),
+                                        detail::ready_callable<closure>{std::forward<F>(f)}, handle, what);
+  if (made == nullptr) {
+    code = std::make_error_code(std::errc::not_enough_memory);
+    return {};
+  }
+  const watch_id id = core_->watch_table_.id_of(*made);
+  int refused = 0;
+  if (const typename core::ownership own(*core_); own) {
+    refused = core_->template attach<Build>(*made);
+  } else if (core_->template send<Build>(command(*core_, command::verb::attach, id))) {
+    return id;
+  } else {
+    refused = ECANCELED;
+  }
+  if (refused == 0) return id;
+  core_->watch_table_.end(id);
+  core_->watch_table_.give(*made);
+  code = refused == ECANCELED ? make_error_code(errc::closed) : detail::system_error_code(refused);
+  return {};
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::modify(watch_id id, interest what) {
+  using command = detail::watch_command<Traits, Build>;
+  if (const typename core::ownership own(*core_); own) {
+    auto* r = core_->watch_table_.find(id);
+    return r != nullptr && r->attached && core_->watches_.modify(core_->poller, *r, what) == 0;
+  }
+  return core_->watch_table_.find(id) != nullptr &&
+         core_->template send<Build>(command(*core_, command::verb::modify, id, what));
+}
+
+template <class Traits>
+template <class Build>
+bool basic_loop<Traits>::unwatch(watch_id id) {
+  using command = detail::watch_command<Traits, Build>;
+  if (!core_->watch_table_.end(id)) return false;
+  if (const typename core::ownership own(*core_); own) {
+    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
+  } else {
+    // Refused by a closed loop, whose own end takes it off.
+    core_->template send<Build>(command(*core_, command::verb::detach, id));
+  }
+  return true;
+}
+
+template <class Traits>
+template <class F, class Build>
+bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
+  using command = detail::unwatch_command<Traits, std::decay_t<F>>;
+  if (!core_->watch_table_.end(id)) return false;
+  if (core_->runs_here()) {
+    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
+    defer<F, Build>(std::forward<F>(done));
+  } else {
+    core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
+  }
+  return true;
+}
+
+// ---- What keeps run_until_idle() ----
+
+template <class Traits>
+template <class Build, class Id>
+void basic_loop<Traits>::set_referenced(Id id, bool wanted) {
+  using command = std::conditional_t<std::is_same_v<Id, timer_id>, detail::timer_command<Traits>,
+                                     detail::watch_command<Traits, Build>>;
+  using verb = typename command::verb;
+  command order(*core_, wanted ? verb::ref : verb::unref, id);
+  if (core_->runs_here()) {
+    order();
+  } else {
+    core_->template send<Build>(order);
+  }
+}
+
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::ref(timer_id id) {
+  set_referenced<Build>(id, true);
+}
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::unref(timer_id id) {
+  set_referenced<Build>(id, false);
+}
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::ref(watch_id id) {
+  set_referenced<Build>(id, true);
+}
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::unref(watch_id id) {
+  set_referenced<Build>(id, false);
+}
+
+HYBRIDLOOP_CLOSE
+// <<< loop/loop_events.hpp
+
+// >>> base/undef.hpp - takes back every macro that is ours and leaves those that a user set
+#undef HYBRIDLOOP_OS
+#undef HYBRIDLOOP_OS_LINUX
+#undef HYBRIDLOOP_SANITIZED
+#undef HYBRIDLOOP_EXCEPTIONS
+#undef HYBRIDLOOP_PASTE
+#undef HYBRIDLOOP_PASTE_
+#undef HYBRIDLOOP_KNOWN_PATH_full
+#undef HYBRIDLOOP_KNOWN_PATH_mini
+#undef HYBRIDLOOP_KNOWN_PATH_off
+#undef HYBRIDLOOP_KNOWN_POLLER_auto
+#undef HYBRIDLOOP_KNOWN_POLLER_epoll
+#undef HYBRIDLOOP_ABI
+#undef HYBRIDLOOP_ABI_
+#undef HYBRIDLOOP_ABI_OF
+#undef HYBRIDLOOP_OPEN
+#undef HYBRIDLOOP_CLOSE
+
+#ifdef HYBRIDLOOP_DEFAULTED_NAMESPACE
+#undef HYBRIDLOOP_DEFAULTED_NAMESPACE
+#undef HYBRIDLOOP_NAMESPACE
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_FAST_PATH
+#undef HYBRIDLOOP_DEFAULTED_FAST_PATH
+#undef HYBRIDLOOP_FAST_PATH
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_POLLER
+#undef HYBRIDLOOP_DEFAULTED_POLLER
+#undef HYBRIDLOOP_POLLER
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_RING_CAPACITY
+#undef HYBRIDLOOP_DEFAULTED_RING_CAPACITY
+#undef HYBRIDLOOP_RING_CAPACITY
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_ARENA_CAPACITY
+#undef HYBRIDLOOP_DEFAULTED_ARENA_CAPACITY
+#undef HYBRIDLOOP_ARENA_CAPACITY
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_TASK_SIZE
+#undef HYBRIDLOOP_DEFAULTED_TASK_SIZE
+#undef HYBRIDLOOP_TASK_SIZE
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_CACHE_LINE
+#undef HYBRIDLOOP_DEFAULTED_CACHE_LINE
+#undef HYBRIDLOOP_CACHE_LINE
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_SPIN_NS
+#undef HYBRIDLOOP_DEFAULTED_SPIN_NS
+#undef HYBRIDLOOP_SPIN_NS
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_RESCUE_MS
+#undef HYBRIDLOOP_DEFAULTED_RESCUE_MS
+#undef HYBRIDLOOP_RESCUE_MS
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_STATS
+#undef HYBRIDLOOP_DEFAULTED_STATS
+#undef HYBRIDLOOP_STATS
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_MALLOC
+#undef HYBRIDLOOP_DEFAULTED_MALLOC
+#undef HYBRIDLOOP_MALLOC
+#undef HYBRIDLOOP_FREE
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
+#undef HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
+#undef HYBRIDLOOP_SCHEDULE_POINT
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_CONTRACT
+#undef HYBRIDLOOP_DEFAULTED_CONTRACT
+#undef HYBRIDLOOP_CONTRACT
+#endif
+// <<< base/undef.hpp

@@ -1,0 +1,27 @@
+#!/bin/sh
+# The flags for the rivals that are on this machine.   sh packaging/rivals.sh CXX
+#
+# For example: -DHAVE_LIBUV=1 -DHAVE_LIBEV=1 -luv -lev. One that is absent is named on stderr, and
+# the benches do without. On Debian, root (or sudo without a password) installs what is missing.
+set -eu
+cxx=${1-c++}
+defines=; libraries=
+
+here() { echo "#include <$1>" | $cxx -E -x c++ - > /dev/null 2>&1; }
+has() { command -v "$1" > /dev/null 2>&1; }
+
+rival() {  # NAME, HEADER, its -D and -l
+  if ! here "$2"; then echo "rivals: $1 is not here, left out" >&2; return; fi
+  defines="$defines -DHAVE_$1=1"; libraries="$libraries $3"
+}
+
+if ! { here uv.h && here asio.hpp && here event2/event.h && here ev.h; } && has apt-get; then
+  get='apt-get install -y libuv1-dev libasio-dev libevent-dev libev-dev'
+  if [ "$(id -u)" != 0 ]; then get="sudo -n $get"; fi
+  { $get || { ${get%% install*} update && $get; }; } < /dev/null >&2 || true
+fi
+rival LIBUV uv.h -luv
+rival ASIO asio.hpp -DASIO_STANDALONE
+rival LIBEVENT event2/event.h '-levent_pthreads -levent_core'
+rival LIBEV ev.h -lev
+echo "${defines# }$libraries"
