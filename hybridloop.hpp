@@ -25,6 +25,7 @@
 //   ingress/spill.hpp       where posts go while the ring is full, without losing their order
 //   ingress/room.hpp        posters that wait until a full loop has room again
 //   ingress/ingress.hpp     the one door through which work enters: ring, then spill, in order
+//   ingress/stream.hpp      keeps a fast consumer from chasing its producer through the ring
 //   timer/record.hpp        one timer: what any thread may ask of it, and what only the loop thread touches
 //   timer/wheel.hpp         deadlines in order: a hierarchical wheel for the far ones, a heap for the near
 //   timer/timers.hpp        all timers of a loop: made and cancelled anywhere, fired by the loop thread
@@ -739,14 +740,21 @@ class basic_task {
   void reset() noexcept {
     if (ops_ == nullptr) return;
     const operations* was = std::exchange(ops_, nullptr);
-    was->destroy(storage_);
+    if (was->destroy != nullptr) was->destroy(storage_);
   }
+
+  // For a task in a slot that producers write and the loop thread only reads, so that the line
+  // never travels back dirty: destroyed without a mark, and marked empty before it is built again.
+  void destroy_unmarked() noexcept {
+    if (ops_ != nullptr && ops_->destroy != nullptr) ops_->destroy(storage_);
+  }
+  void mark_empty() noexcept { ops_ = nullptr; }
 
  private:
   struct operations {
     void (*call)(void*, Args...);
     void (*relocate)(void* from, void* to) noexcept;
-    void (*destroy)(void*) noexcept;
+    void (*destroy)(void*) noexcept;  // nullptr: nothing to do
     bool command;
   };
 
@@ -784,7 +792,8 @@ class basic_task {
     static_cast<F*>(where)->~F();
   }
   template <class F, bool Command>
-  static constexpr operations table{&call<F>, &relocate<F>, &destroy<F>, Command};
+  static constexpr operations table{
+      &call<F>, &relocate<F>, std::is_trivially_destructible_v<F> ? nullptr : &destroy<F>, Command};
 
   template <class F, class Given>
   void construct(Given&& f) {
@@ -940,18 +949,29 @@ class index_stack {
     }
   }
 
-  // seq_cst because [room] counts on it: a poster that waits for a block looks for one here.
+  // A chain whose links the caller has set from `first` on, in one step; what was on top follows
+  // `last`. seq_cst because [room] counts on it: a poster that waits for a block looks for one here.
   template <class LinkOf>
-  void push(std::uint32_t index, LinkOf&& link_of) noexcept {
+  void push_chain(std::uint32_t first, std::uint32_t last, LinkOf&& link_of) noexcept {
     std::uint64_t head = head_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
-      link_of(index).store(static_cast<std::uint32_t>(head), std::memory_order_relaxed);  // ours alone until the CAS
-      const std::uint64_t next = (head >> 32) << 32 | (index + 1);
+      link_of(last).store(static_cast<std::uint32_t>(head), std::memory_order_relaxed);  // ours alone until the CAS
+      const std::uint64_t next = (head >> 32) << 32 | (first + 1);
       if (head_.compare_exchange_weak(head, next, std::memory_order_seq_cst,  // [free] F1, [room] R3
                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
         return;
       }
     }
+  }
+  template <class LinkOf>
+  void push(std::uint32_t index, LinkOf&& link_of) noexcept {
+    push_chain(index, index, link_of);
+  }
+
+  // Before push_chain: `next` follows `index`, which nobody else can reach yet.
+  template <class LinkOf>
+  static void chain(std::uint32_t index, std::uint32_t next, LinkOf&& link_of) noexcept {
+    link_of(index).store(next + 1, std::memory_order_relaxed);  // ours alone until the CAS
   }
 
   // Number of pops so far, modulo 2^32.
@@ -1008,11 +1028,33 @@ class arena final : public block_source {
   }
 
   void give_block(void* block) noexcept {
-    const std::uint32_t gave = given_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    raise_high(taken() - gave);
-    const auto offset = static_cast<std::size_t>(static_cast<unsigned char*>(block) - blocks_);
-    free_.push(static_cast<std::uint32_t>(offset / block_size), link_of());
+    const std::uint32_t index = index_of(block);
+    give_chain(index, index, 1);
   }
+
+  // Blocks on their way back, gathered by one thread and given in one step, in the order in which
+  // they were used: whoever takes them next walks through memory in that order again.
+  class returning {
+   public:
+    void add(arena& home, void* block) noexcept {
+      const std::uint32_t index = home.index_of(block);
+      if (count_ == 0) {
+        first_ = index;
+      } else {
+        stack::chain(last_, index, home.link_of());
+      }
+      last_ = index;
+      ++count_;
+    }
+    void give(arena& home) noexcept {
+      if (count_ != 0) home.give_chain(first_, last_, std::exchange(count_, 0));
+    }
+
+   private:
+    std::uint32_t first_ = 0;
+    std::uint32_t last_ = 0;
+    std::uint32_t count_ = 0;
+  };
 
   // A block if one is left and large enough, else from the heap, counted.
   void* take(std::size_t size, std::size_t alignment) noexcept override {
@@ -1054,6 +1096,16 @@ class arena final : public block_source {
   using stack = index_stack<Traits>;
   static constexpr std::size_t block_alignment = 64;
 
+  std::uint32_t index_of(const void* block) const noexcept {
+    const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(block) - blocks_);
+    return static_cast<std::uint32_t>(offset / block_size);
+  }
+  void give_chain(std::uint32_t first, std::uint32_t last, std::uint32_t count) noexcept {
+    const std::uint32_t gave = given_.fetch_add(count, std::memory_order_relaxed);  // a hint; statistics
+    raise_high(taken() - gave);
+    free_.push_chain(first, last, link_of());
+  }
+
   auto link_of() noexcept {
     return [this](std::uint32_t index) -> link& { return links_[index]; };
   }
@@ -1076,7 +1128,7 @@ class arena final : public block_source {
   atomic<std::uint32_t> fresh_{0};
   alignas(cache_line) atomic<std::uint32_t> given_{0};
   atomic<std::uint32_t> high_{0};
-  atomic<std::uint64_t> heap_tasks_{0};
+  alignas(cache_line) atomic<std::uint64_t> heap_tasks_{0};
 };
 
 }  // namespace detail
@@ -1435,8 +1487,8 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // membarrier(2), private expedited: returns when every other thread of the process has passed a
-// full barrier. Registration is per process and may take a scheduler round, so it is done when a
-// loop first wants it.
+// full barrier. Registration is per process: microseconds while it has one thread, a grace period of
+// the kernel (some 10 ms) when it has more, so a loop does it when it is made.
 #if HYBRIDLOOP_OS(LINUX)
 template <class Kernel>
 struct process_barrier {
@@ -1884,7 +1936,6 @@ class spill {
       if (head_.compare_exchange_weak(head, reinterpret_cast<std::uintptr_t>(&fresh),
                                       std::memory_order_seq_cst,  // [spill] K2, [close] C1
                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
-        spilled_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
         return true;
       }
     }
@@ -1902,6 +1953,7 @@ class spill {
 
   void close() noexcept { head_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
 
+  // Any thread: how many the loop thread has taken.
   std::uint64_t spilled() const noexcept {
     return spilled_.load(std::memory_order_relaxed);  // a hint; statistics
   }
@@ -1910,11 +1962,17 @@ class spill {
   //
   // The next node to run, in the order of the pushes, or nullptr.
   node* front() noexcept {
-    if (taken_ == nullptr && !empty()) take();
+    if (taken_ == nullptr) take_more();
     return taken_;
   }
   node* taken() const noexcept { return taken_; }
-  void pop() noexcept { taken_ = taken_->next; }
+  void pop() noexcept {
+    taken_ = taken_->next;
+    if (taken_ == nullptr) last_ = nullptr;
+  }
+  void take_more() noexcept {
+    if (!empty()) take();
+  }
 
   static bool published(const node& n) noexcept {
     return n.ready.load(std::memory_order_acquire) != 0;  // [spill] K6
@@ -1929,15 +1987,21 @@ class spill {
  private:
   static constexpr std::uintptr_t closed = 1;
 
+  // The chain comes newest first; it is turned round and hung behind what was taken before.
   void take() noexcept {
     const std::uintptr_t chain = head_.fetch_and(closed, std::memory_order_seq_cst);  // [spill] K3
-    node* newest = reinterpret_cast<node*>(chain & ~closed);
-    while (newest != nullptr) {
-      node* older = newest->next;
-      newest->next = taken_;
-      taken_ = newest;
-      newest = older;
+    node* const newest = reinterpret_cast<node*>(chain & ~closed);
+    node* oldest = nullptr;
+    std::uint64_t count = 0;
+    for (node* n = newest; n != nullptr; ++count) {
+      node* older = n->next;
+      n->next = oldest;
+      oldest = n;
+      n = older;
     }
+    (last_ == nullptr ? taken_ : last_->next) = oldest;
+    last_ = newest;
+    spilled_.store(spilled() + count, std::memory_order_relaxed);  // ours alone to write
   }
 
   atomic<std::uintptr_t> head_{0};
@@ -1945,6 +2009,7 @@ class spill {
 
   // The loop thread.
   alignas(cache_line) node* taken_ = nullptr;
+  node* last_ = nullptr;
 };
 
 }  // namespace detail
@@ -2112,12 +2177,14 @@ class ingress {
     return true;
   }
 
-  // Takes what spilled, so that it keeps its place. Cheap when nothing did.
-  void look_at_spill() noexcept { spill_.front(); }
+  // Takes what spilled behind what was taken before, so that producers find the spill empty and
+  // come back to the ring. Cheap when nothing did.
+  void take_spilled() noexcept { spill_.take_more(); }
 
   // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
   // out of the drain, and before parking.
   void publish_head() noexcept {
+    returning_.give(arena_);
     ring_.publish_head(oldest_running_);
     room_.call();
   }
@@ -2194,7 +2261,9 @@ class ingress {
     Traits::schedule_point("claimed");
     const auto publish = [this, index, strong] { ring_.publish(index, strong); };
     const publisher<decltype(publish), Look> on_exit{publish, look};
-    ring_.task_at(index).emplace(place, std::forward<F>(f));
+    unique_task& task = ring_.task_at(index);
+    task.mark_empty();
+    task.emplace(place, std::forward<F>(f));
     return post_result::accepted;
   }
 
@@ -2244,6 +2313,16 @@ class ingress {
     arena_.give(&n, sizeof(node), alignof(node));
   }
 
+  // The loop thread: with the next published head.
+  void give_later(node& n) noexcept {
+    n.~node();
+    if (arena_.owns(&n)) {
+      returning_.add(arena_, &n);
+    } else {
+      arena_.give(&n, sizeof(node), alignof(node));
+    }
+  }
+
   // Whatever leaves the task (a return, an exception), the closure is destroyed and the slot is
   // done. The private head has moved before, so a nested run goes on with the next slot; the
   // published one stops at the oldest slot that still runs.
@@ -2254,7 +2333,7 @@ class ingress {
       unique_task& task;
       bool outermost;
       ~done() {
-        task.reset();
+        task.destroy_unmarked();
         if (outermost) in.oldest_running_ = nobody;
       }
     };
@@ -2270,7 +2349,7 @@ class ingress {
     struct done {
       ingress& in;
       node& mine;
-      ~done() { in.give(mine); }
+      ~done() { in.give_later(mine); }
     };
     spill_.pop();
     const done guard{*this, n};
@@ -2281,12 +2360,96 @@ class ingress {
   arena<Traits> arena_;
   spill_type spill_;
   waiting_room<Traits> room_;
+
+  // The loop thread.
+  typename arena<Traits>::returning returning_;
   std::uint64_t oldest_running_ = nobody;
 };
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< ingress/ingress.hpp
+
+// >>> ingress/stream.hpp - keeps a fast consumer from chasing its producer through the ring
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A consumer that is faster than its producer polls the very line that the producer is about to
+// write; each task then costs a transfer of the line both ways, several times the cost of a task
+// in a stream. So a consumer that finds its next task at once, many times in a row and sooner than
+// a requester that waits for its answer could have sent it, lets some gather before it looks again:
+// longer while batches are large, shorter while they are small, not at all when the stream ends.
+//
+// The loop thread only. Rests are counted in pauses, whose length is measured once: reading the
+// clock would cost as much as a look.
+class stream_pace {
+ public:
+  // After a batch of `ran` tasks that ended at an empty ring; look() says whether there is more.
+  // False: there is nothing more just now.
+  template <class Look>
+  bool more(std::size_t ran, const Look& look) noexcept {
+    if (rest_ns_ != 0) {
+      adapt(ran);
+      pause_for(rest_ns_);
+    }
+    for (std::uint32_t left = pauses_in(at_once_ns); left != 0; --left) {
+      if (look()) {
+        if (rest_ns_ == 0 && ++streak_ >= many) rest_ns_ = shortest_ns;
+        return true;
+      }
+      cpu_pause();
+    }
+    streak_ = 0;
+    rest_ns_ = 0;
+    return false;
+  }
+
+ private:
+  // A line goes from one core to another and back in 300 ns and more.
+  static constexpr std::uint32_t at_once_ns = 200;
+  static constexpr std::uint32_t shortest_ns = 100;
+  static constexpr std::uint32_t longest_ns = 12800;
+  static constexpr std::uint32_t many = 16;
+  static constexpr std::size_t large_batch = 8;
+
+  void adapt(std::size_t ran) noexcept {
+    if (ran >= large_batch) {
+      if (rest_ns_ < longest_ns) rest_ns_ *= 2;
+    } else if (rest_ns_ > shortest_ns) {
+      rest_ns_ /= 2;
+    }
+  }
+
+  static void pause_for(std::uint32_t ns) noexcept {
+    for (std::uint32_t left = pauses_in(ns); left != 0; --left) cpu_pause();
+  }
+
+  static std::uint32_t pauses_in(std::uint32_t ns) noexcept {
+    static const std::uint32_t per_1024_ns = measure();
+    return ns * per_1024_ns / 1024 + 1;
+  }
+
+  // The fastest of a few tries: one that was interrupted looks slow.
+  static std::uint32_t measure() noexcept {
+    using clock = std::chrono::steady_clock;
+    constexpr std::uint32_t pauses = 32;
+    std::int64_t fastest = 1 << 20;
+    for (int tries = 0; tries < 8; ++tries) {
+      const auto begin = clock::now();
+      for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
+      const auto span = std::chrono::nanoseconds(clock::now() - begin).count();
+      if (span > 0 && span < fastest) fastest = span;
+    }
+    return static_cast<std::uint32_t>(1024 * pauses / fastest) + 1;
+  }
+
+  std::uint32_t streak_ = 0;
+  std::uint32_t rest_ns_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< ingress/stream.hpp
 
 // >>> timer/record.hpp - one timer: what any thread may ask of it, and what only the loop thread touches
 HYBRIDLOOP_OPEN
@@ -3301,6 +3464,15 @@ class wakeup {
     }
   }
 
+  // In a stream the loop does not park, and posters need not pay: to asymmetric without a barrier,
+  // which the next park will issue.
+  void expect_stream(std::uint64_t posts) noexcept {
+    if constexpr (Traits::fence != fence_policy::adaptive) return;
+    if (!symmetric_ || posts - posts_seen_ < stream_posts) return;
+    posts_per_park_ = 16 * stream_posts;
+    if (Traits::barrier::available()) set_symmetric(false);
+  }
+
   // After publish(), before the last look.
   void barrier() noexcept {
     if (!owes_barrier_ || Traits::barrier::issue()) return;
@@ -3311,6 +3483,7 @@ class wakeup {
  private:
   static constexpr std::uint64_t many_posts = 16 * 64;
   static constexpr std::uint64_t few_posts = 16 * 16;
+  static constexpr std::uint64_t stream_posts = 4096;
 
   bool wants_asymmetric() const noexcept {
     if constexpr (Traits::fence == fence_policy::adaptive) return posts_per_park_ > many_posts;
@@ -3902,6 +4075,9 @@ class core {
       return nullptr;
     }
     core* made = ::new (memory) core(options, sizes, *door);
+    // Registering costs microseconds while the process has one thread and milliseconds later, so it
+    // is better done here than in the middle of the first stream of posts.
+    if constexpr (Traits::fence != fence_policy::symmetric) Traits::barrier::available();
     const int refused = options.path == fast_path::off ? made->open_poller() : 0;
     if (refused == 0) return made;
     code = system_error_code(refused);
@@ -3987,7 +4163,9 @@ class core {
     ownership(const ownership&) = delete;
     ownership& operator=(const ownership&) = delete;
     ~ownership() {
-      if (borrowed_) core_.wake.give_back();
+      if (!borrowed_) return;
+      core_.publish_counts();
+      core_.wake.give_back();
     }
     explicit operator bool() const noexcept { return runs_ || borrowed_; }
 
@@ -4041,10 +4219,18 @@ class core {
 
   void refresh_now() noexcept { now_.set(read_now()); }
 
-  // No task, timer, watch or guard that would keep run_until_idle().
+  void publish_counts() noexcept {
+    timer_count.set(timers_.started());
+    watch_count.set(watches_.count());
+    stale_events.set(watches_.stale());
+  }
+
+  // No task, timer, watch or guard that would keep run_until_idle(). The guards come first: what was
+  // posted before the last of them went is then seen.
   bool nothing_left() noexcept {
-    return in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
-           watches_.referenced() <= 0 && holds.load(std::memory_order_acquire) == 0;  // [hold] Y2
+    return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
+           in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
+           watches_.referenced() <= 0;
   }
 
   void end_timers_and_watches() noexcept {
@@ -4117,6 +4303,7 @@ class core {
   // The loop thread.
   std::size_t ran = 0;  // by the innermost run()
   bool ended = false;   // close was seen; timers and watches are gone
+  stream_pace pace;
   nanos spin = 0;       // how long the next look may last
   std::uint32_t spin_misses = 0;
   bool may_spin = false;
@@ -4157,7 +4344,7 @@ class runner {
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
-    core_.tasks.add(core_.ran);
+    publish_counts();
     core_.ran = ran_before_;
     core_.in.publish_head();
     if (!outermost_) return;
@@ -4236,9 +4423,15 @@ class runner {
 
   void end_turn() noexcept {
     if (!core_.microtasks.empty()) core_.micro_left.add(1);
-    core_.timer_count.set(core_.timers_.started());
-    core_.watch_count.set(core_.watches_.count());
-    core_.stale_events.set(core_.watches_.stale());
+    core_.wake.expect_stream(core_.in.posts());
+    publish_counts();
+  }
+
+  // For stats(): at the end of a turn, and on every way out.
+  void publish_counts() noexcept {
+    core_.tasks.add(core_.ran - published_);
+    published_ = core_.ran;
+    core_.publish_counts();
   }
 
   bool nothing_happened() const noexcept {
@@ -4264,6 +4457,7 @@ class runner {
     }
   }
 
+  // Posted work, a bounded number of tasks. Ends early when the loop is stopped.
   void drain_ingress() {
     struct let_producers_in {
       ingress<Traits>& in;
@@ -4271,18 +4465,34 @@ class runner {
     };
     const std::size_t backlog = core_.in.backlog();
     if (backlog > core_.ring_high.get()) core_.ring_high.set(backlog);
-    const std::size_t stride = publish_stride();
     const let_producers_in on_exit{core_.in};
-    core_.in.look_at_spill();
-    for (std::size_t n = 1; n <= tasks_per_turn && !stop_seen(); ++n) {
+    const bool paced = core_.options.path != fast_path::off;
+    std::size_t left = tasks_per_turn;
+    while (left != 0) {
+      const std::size_t before = left;
+      left = drain_batch(left);
+      if (stop_seen() || left == 0 || before == left || !paced) break;
+      if (!core_.pace.more(before - left, [this] { return core_.in.can_run(); })) break;
+    }
+  }
+
+  // Until nothing can run, or `left` tasks have; answers what is left of them.
+  std::size_t drain_batch(std::size_t left) {
+    const std::size_t stride = publish_stride();
+    core_.in.take_spilled();
+    while (left != 0 && !stop_seen()) {
       const bool some = core_.in.template run_next<Build>([this](unique_task& task) {
         const bool counted = task.counted();
         if (!counted) ++commands_in_turn_;
         run_one([&task] { task(); }, counted);
       });
       if (!some) break;
-      if (n % stride == 0) core_.in.publish_head();
+      if (--left % stride == 0) {
+        core_.in.publish_head();
+        core_.in.take_spilled();
+      }
     }
+    return left;
   }
 
   void dispatch_ready() {
@@ -4441,6 +4651,7 @@ class runner {
   const std::size_t ran_before_;
   bool stopped_ = false;
 
+  std::size_t published_ = 0;  // of core_.ran
   std::size_t ran_at_turn_ = 0;
   std::size_t commands_in_turn_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
@@ -4620,7 +4831,8 @@ class basic_handle {
   detail::core_ref<Traits> core_;
 };
 
-// As long as one lives, run_until_idle() does not return for want of work. Any thread may drop it.
+// As long as one lives, run_until_idle() does not return for want of work, and what was posted before
+// the last one goes is run first. Any thread may drop it.
 template <class Traits>
 class basic_keep_alive {
  public:

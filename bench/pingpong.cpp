@@ -34,7 +34,7 @@ double throughput(Rival& rival, std::size_t producers) {
 
 // One task at a time, the waiter spins until it sees the completion.
 template <class Rival>
-double latency_spinning(Rival& rival) {
+double latency_spinning(Rival& rival, std::size_t trips) {
   std::atomic<std::size_t> done{0};
   return bench::time_per_op(trips, [&] {
     for (std::size_t i = 1; i <= trips; ++i) {
@@ -83,11 +83,13 @@ double bare_round_trip() {
   return figure;
 }
 
-// A fresh rival for each repetition, so that none inherits another's warm state.
+// A fresh rival for each repetition, so that none inherits another's state, and a few tasks to see it
+// running.
 template <class Rival, class Measure>
 bench::row contender(const char* name, Measure measure) {
   return {name, [measure] {
             Rival rival;
+            latency_spinning(rival, 100);
             return measure(rival);
           }};
 }
@@ -116,7 +118,7 @@ int main(int argc, char** argv) {
     bench::family(how, title.c_str(),
                   everybody([producers](auto& rival) { return throughput(rival, producers); }));
   }
-  auto spinning = everybody([](auto& rival) { return latency_spinning(rival); });
+  auto spinning = everybody([](auto& rival) { return latency_spinning(rival, trips); });
   spinning.push_back({"(limit: a bare cache-line round trip)", bare_round_trip});
   bench::family(how, "PingPongLatency, waiter spins", std::move(spinning));
   bench::family(how, "PingPongLatency, waiter blocks",

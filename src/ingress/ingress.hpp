@@ -106,6 +106,7 @@ class ingress {
   // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
   // out of the drain, and before parking.
   void publish_head() noexcept {
+    returning_.give(arena_);
     ring_.publish_head(oldest_running_);
     room_.call();
   }
@@ -234,6 +235,16 @@ class ingress {
     arena_.give(&n, sizeof(node), alignof(node));
   }
 
+  // The loop thread: with the next published head.
+  void give_later(node& n) noexcept {
+    n.~node();
+    if (arena_.owns(&n)) {
+      returning_.add(arena_, &n);
+    } else {
+      arena_.give(&n, sizeof(node), alignof(node));
+    }
+  }
+
   // Whatever leaves the task (a return, an exception), the closure is destroyed and the slot is
   // done. The private head has moved before, so a nested run goes on with the next slot; the
   // published one stops at the oldest slot that still runs.
@@ -260,7 +271,7 @@ class ingress {
     struct done {
       ingress& in;
       node& mine;
-      ~done() { in.give(mine); }
+      ~done() { in.give_later(mine); }
     };
     spill_.pop();
     const done guard{*this, n};
@@ -271,6 +282,9 @@ class ingress {
   arena<Traits> arena_;
   spill_type spill_;
   waiting_room<Traits> room_;
+
+  // The loop thread.
+  typename arena<Traits>::returning returning_;
   std::uint64_t oldest_running_ = nobody;
 };
 

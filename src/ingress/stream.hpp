@@ -1,6 +1,7 @@
 // ingress/stream.hpp - keeps a fast consumer from chasing its producer through the ring
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -15,49 +16,71 @@ namespace detail {
 // a requester that waits for its answer could have sent it, lets some gather before it looks again:
 // longer while batches are large, shorter while they are small, not at all when the stream ends.
 //
-// The loop thread only. Counted in pauses: a look is a matter of tens of nanoseconds, and a clock
-// would cost as much.
+// The loop thread only. Rests are counted in pauses, whose length is measured once: reading the
+// clock would cost as much as a look.
 class stream_pace {
  public:
   // After a batch of `ran` tasks that ended at an empty ring; look() says whether there is more.
   // False: there is nothing more just now.
   template <class Look>
   bool more(std::size_t ran, const Look& look) noexcept {
-    if (pause_ != 0) {
+    if (rest_ns_ != 0) {
       adapt(ran);
-      rest(pause_);
+      pause_for(rest_ns_);
     }
-    for (std::uint32_t i = 0; i < at_once; ++i) {
+    for (std::uint32_t left = pauses_in(at_once_ns); left != 0; --left) {
       if (look()) {
-        if (pause_ == 0 && ++streak_ >= many) pause_ = 1;
+        if (rest_ns_ == 0 && ++streak_ >= many) rest_ns_ = shortest_ns;
         return true;
       }
       cpu_pause();
     }
     streak_ = 0;
-    pause_ = 0;
+    rest_ns_ = 0;
     return false;
   }
 
  private:
-  static constexpr std::uint32_t at_once = 2;
+  // A line goes from one core to another and back in 300 ns and more.
+  static constexpr std::uint32_t at_once_ns = 200;
+  static constexpr std::uint32_t shortest_ns = 100;
+  static constexpr std::uint32_t longest_ns = 12800;
   static constexpr std::uint32_t many = 16;
-  static constexpr std::uint32_t longest = 32;
   static constexpr std::size_t large_batch = 8;
 
   void adapt(std::size_t ran) noexcept {
     if (ran >= large_batch) {
-      if (pause_ < longest) pause_ *= 2;
-    } else if (pause_ > 1) {
-      pause_ /= 2;
+      if (rest_ns_ < longest_ns) rest_ns_ *= 2;
+    } else if (rest_ns_ > shortest_ns) {
+      rest_ns_ /= 2;
     }
   }
-  static void rest(std::uint32_t pauses) noexcept {
-    for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
+
+  static void pause_for(std::uint32_t ns) noexcept {
+    for (std::uint32_t left = pauses_in(ns); left != 0; --left) cpu_pause();
+  }
+
+  static std::uint32_t pauses_in(std::uint32_t ns) noexcept {
+    static const std::uint32_t per_1024_ns = measure();
+    return ns * per_1024_ns / 1024 + 1;
+  }
+
+  // The fastest of a few tries: one that was interrupted looks slow.
+  static std::uint32_t measure() noexcept {
+    using clock = std::chrono::steady_clock;
+    constexpr std::uint32_t pauses = 32;
+    std::int64_t fastest = 1 << 20;
+    for (int tries = 0; tries < 8; ++tries) {
+      const auto begin = clock::now();
+      for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
+      const auto span = std::chrono::nanoseconds(clock::now() - begin).count();
+      if (span > 0 && span < fastest) fastest = span;
+    }
+    return static_cast<std::uint32_t>(1024 * pauses / fastest) + 1;
   }
 
   std::uint32_t streak_ = 0;
-  std::uint32_t pause_ = 0;
+  std::uint32_t rest_ns_ = 0;
 };
 
 }  // namespace detail

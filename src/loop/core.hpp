@@ -58,6 +58,9 @@ class core {
       return nullptr;
     }
     core* made = ::new (memory) core(options, sizes, *door);
+    // Registering costs microseconds while the process has one thread and milliseconds later, so it
+    // is better done here than in the middle of the first stream of posts.
+    if constexpr (Traits::fence != fence_policy::symmetric) Traits::barrier::available();
     const int refused = options.path == fast_path::off ? made->open_poller() : 0;
     if (refused == 0) return made;
     code = system_error_code(refused);
@@ -143,7 +146,9 @@ class core {
     ownership(const ownership&) = delete;
     ownership& operator=(const ownership&) = delete;
     ~ownership() {
-      if (borrowed_) core_.wake.give_back();
+      if (!borrowed_) return;
+      core_.publish_counts();
+      core_.wake.give_back();
     }
     explicit operator bool() const noexcept { return runs_ || borrowed_; }
 
@@ -197,10 +202,18 @@ class core {
 
   void refresh_now() noexcept { now_.set(read_now()); }
 
-  // No task, timer, watch or guard that would keep run_until_idle().
+  void publish_counts() noexcept {
+    timer_count.set(timers_.started());
+    watch_count.set(watches_.count());
+    stale_events.set(watches_.stale());
+  }
+
+  // No task, timer, watch or guard that would keep run_until_idle(). The guards come first: what was
+  // posted before the last of them went is then seen.
   bool nothing_left() noexcept {
-    return in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
-           watches_.referenced() <= 0 && holds.load(std::memory_order_acquire) == 0;  // [hold] Y2
+    return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
+           in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
+           watches_.referenced() <= 0;
   }
 
   void end_timers_and_watches() noexcept {

@@ -68,7 +68,8 @@ class basic_handle {
   detail::core_ref<Traits> core_;
 };
 
-// As long as one lives, run_until_idle() does not return for want of work. Any thread may drop it.
+// As long as one lives, run_until_idle() does not return for want of work, and what was posted before
+// the last one goes is run first. Any thread may drop it.
 template <class Traits>
 class basic_keep_alive {
  public:

@@ -34,7 +34,7 @@ class runner {
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
-    core_.tasks.add(core_.ran);
+    publish_counts();
     core_.ran = ran_before_;
     core_.in.publish_head();
     if (!outermost_) return;
@@ -113,9 +113,15 @@ class runner {
 
   void end_turn() noexcept {
     if (!core_.microtasks.empty()) core_.micro_left.add(1);
-    core_.timer_count.set(core_.timers_.started());
-    core_.watch_count.set(core_.watches_.count());
-    core_.stale_events.set(core_.watches_.stale());
+    core_.wake.expect_stream(core_.in.posts());
+    publish_counts();
+  }
+
+  // For stats(): at the end of a turn, and on every way out.
+  void publish_counts() noexcept {
+    core_.tasks.add(core_.ran - published_);
+    published_ = core_.ran;
+    core_.publish_counts();
   }
 
   bool nothing_happened() const noexcept {
@@ -335,6 +341,7 @@ class runner {
   const std::size_t ran_before_;
   bool stopped_ = false;
 
+  std::size_t published_ = 0;  // of core_.ran
   std::size_t ran_at_turn_ = 0;
   std::size_t commands_in_turn_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;

@@ -110,6 +110,15 @@ class wakeup {
     }
   }
 
+  // In a stream the loop does not park, and posters need not pay: to asymmetric without a barrier,
+  // which the next park will issue.
+  void expect_stream(std::uint64_t posts) noexcept {
+    if constexpr (Traits::fence != fence_policy::adaptive) return;
+    if (!symmetric_ || posts - posts_seen_ < stream_posts) return;
+    posts_per_park_ = 16 * stream_posts;
+    if (Traits::barrier::available()) set_symmetric(false);
+  }
+
   // After publish(), before the last look.
   void barrier() noexcept {
     if (!owes_barrier_ || Traits::barrier::issue()) return;
@@ -120,6 +129,7 @@ class wakeup {
  private:
   static constexpr std::uint64_t many_posts = 16 * 64;
   static constexpr std::uint64_t few_posts = 16 * 16;
+  static constexpr std::uint64_t stream_posts = 4096;
 
   bool wants_asymmetric() const noexcept {
     if constexpr (Traits::fence == fence_policy::adaptive) return posts_per_park_ > many_posts;

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "base/config.hpp"
 #include "task/index_stack.hpp"
@@ -50,11 +51,33 @@ class arena final : public block_source {
   }
 
   void give_block(void* block) noexcept {
-    const std::uint32_t gave = given_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    raise_high(taken() - gave);
-    const auto offset = static_cast<std::size_t>(static_cast<unsigned char*>(block) - blocks_);
-    free_.push(static_cast<std::uint32_t>(offset / block_size), link_of());
+    const std::uint32_t index = index_of(block);
+    give_chain(index, index, 1);
   }
+
+  // Blocks on their way back, gathered by one thread and given in one step, in the order in which
+  // they were used: whoever takes them next walks through memory in that order again.
+  class returning {
+   public:
+    void add(arena& home, void* block) noexcept {
+      const std::uint32_t index = home.index_of(block);
+      if (count_ == 0) {
+        first_ = index;
+      } else {
+        stack::chain(last_, index, home.link_of());
+      }
+      last_ = index;
+      ++count_;
+    }
+    void give(arena& home) noexcept {
+      if (count_ != 0) home.give_chain(first_, last_, std::exchange(count_, 0));
+    }
+
+   private:
+    std::uint32_t first_ = 0;
+    std::uint32_t last_ = 0;
+    std::uint32_t count_ = 0;
+  };
 
   // A block if one is left and large enough, else from the heap, counted.
   void* take(std::size_t size, std::size_t alignment) noexcept override {
@@ -96,6 +119,16 @@ class arena final : public block_source {
   using stack = index_stack<Traits>;
   static constexpr std::size_t block_alignment = 64;
 
+  std::uint32_t index_of(const void* block) const noexcept {
+    const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(block) - blocks_);
+    return static_cast<std::uint32_t>(offset / block_size);
+  }
+  void give_chain(std::uint32_t first, std::uint32_t last, std::uint32_t count) noexcept {
+    const std::uint32_t gave = given_.fetch_add(count, std::memory_order_relaxed);  // a hint; statistics
+    raise_high(taken() - gave);
+    free_.push_chain(first, last, link_of());
+  }
+
   auto link_of() noexcept {
     return [this](std::uint32_t index) -> link& { return links_[index]; };
   }
@@ -118,7 +151,7 @@ class arena final : public block_source {
   atomic<std::uint32_t> fresh_{0};
   alignas(cache_line) atomic<std::uint32_t> given_{0};
   atomic<std::uint32_t> high_{0};
-  atomic<std::uint64_t> heap_tasks_{0};
+  alignas(cache_line) atomic<std::uint64_t> heap_tasks_{0};
 };
 
 }  // namespace detail

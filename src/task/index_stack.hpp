@@ -43,18 +43,29 @@ class index_stack {
     }
   }
 
-  // seq_cst because [room] counts on it: a poster that waits for a block looks for one here.
+  // A chain whose links the caller has set from `first` on, in one step; what was on top follows
+  // `last`. seq_cst because [room] counts on it: a poster that waits for a block looks for one here.
   template <class LinkOf>
-  void push(std::uint32_t index, LinkOf&& link_of) noexcept {
+  void push_chain(std::uint32_t first, std::uint32_t last, LinkOf&& link_of) noexcept {
     std::uint64_t head = head_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
-      link_of(index).store(static_cast<std::uint32_t>(head), std::memory_order_relaxed);  // ours alone until the CAS
-      const std::uint64_t next = (head >> 32) << 32 | (index + 1);
+      link_of(last).store(static_cast<std::uint32_t>(head), std::memory_order_relaxed);  // ours alone until the CAS
+      const std::uint64_t next = (head >> 32) << 32 | (first + 1);
       if (head_.compare_exchange_weak(head, next, std::memory_order_seq_cst,  // [free] F1, [room] R3
                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
         return;
       }
     }
+  }
+  template <class LinkOf>
+  void push(std::uint32_t index, LinkOf&& link_of) noexcept {
+    push_chain(index, index, link_of);
+  }
+
+  // Before push_chain: `next` follows `index`, which nobody else can reach yet.
+  template <class LinkOf>
+  static void chain(std::uint32_t index, std::uint32_t next, LinkOf&& link_of) noexcept {
+    link_of(index).store(next + 1, std::memory_order_relaxed);  // ours alone until the CAS
   }
 
   // Number of pops so far, modulo 2^32.

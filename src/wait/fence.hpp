@@ -10,8 +10,8 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // membarrier(2), private expedited: returns when every other thread of the process has passed a
-// full barrier. Registration is per process and may take a scheduler round, so it is done when a
-// loop first wants it.
+// full barrier. Registration is per process: microseconds while it has one thread, a grace period of
+// the kernel (some 10 ms) when it has more, so a loop does it when it is made.
 #if HYBRIDLOOP_OS(LINUX)
 template <class Kernel>
 struct process_barrier {
