@@ -134,6 +134,7 @@ check-join:
 	  if command -v $$cxx >/dev/null; then sh packaging/check-macros.sh $$cxx || exit 1; fi; done
 	@sh packaging/check-edges.sh
 	@sh packaging/check-ifs.sh
+	@sh packaging/check-readme.sh
 
 join split:
 	@sh packaging/join.sh $@

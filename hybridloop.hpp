@@ -1,5 +1,67 @@
-// hybridloop.hpp - an event loop to put inside a game, a tool or an engine
+// hybridloop.hpp - an event loop to put inside a game, a tool or an engine. MIT licence.
 //
+// One header, no dependencies. Any thread posts closures to the loop without a lock, without an
+// allocation, and without a system call while the loop is awake. A loop that watches no descriptor
+// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll.
+// Nothing that was accepted is ever lost.
+//
+//   hybridloop::loop loop;
+//   std::thread worker([&] {
+//     if (loop.post([] { std::puts("on the loop"); }) != hybridloop::post_result::accepted) return;
+//     loop.after(std::chrono::milliseconds(100), [&] { loop.close(); });
+//   });
+//   loop.run();
+//   worker.join();
+//
+// Who may call what
+//   any thread, any time        post try_post post_range dispatch invoke handle hold stop close
+//                               closed after at every reschedule cancel watch modify unwatch ref
+//                               unref wake now stats running_in_this_thread
+//   a signal handler too        wake stop
+//   one thread at a time        run run_until_idle run_once poll run_for run_until; that thread is
+//                               the loop thread for as long as the call lasts
+//   the loop thread             defer microtask
+//   when nobody runs the loop   the destructor
+//
+// What a task may throw leaves run(), and run() may be called again; or loop_options::on_exception
+// takes it. Posts answer accepted, full or closed; what was not accepted is still yours. What the
+// kernel refuses is thrown as std::system_error by constructors and watch(), and has a twin with a
+// trailing std::error_code&. A broken contract stops the program with a sentence, see
+// set_failure_handler(). Builds with -fno-exceptions -fno-rtti work; what would be thrown then ends
+// in that handler.
+//
+// What it costs
+//   sizeof(loop)                one pointer
+//   memory                      one mapping: 64 bytes a ring slot, 132 bytes an arena block (8.9 MB
+//                               of addresses by default); an idle loop touches about 20 kB of it
+//   descriptors                 none until the first watch (fast_path::off: from the start), then
+//                               an epoll set and an eventfd
+//   threads                     none; fast_path::mini has one from the first watch on
+//   a task                      a slot of the ring, or an arena block when the ring is full or the
+//                               closure is larger than 48 bytes; the heap only beyond both
+//   an idle loop                no CPU: all sleeps are infinite
+//
+// Macros, each with its essay in base/config.hpp. Set them alike for the whole program.
+//   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
+//   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
+//   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
+//   HYBRIDLOOP_POLLER           auto          auto, epoll
+//   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
+//   HYBRIDLOOP_ARENA_CAPACITY   65536         blocks behind it
+//   HYBRIDLOOP_TASK_SIZE        48            bytes of a closure that stay in a slot
+//   HYBRIDLOOP_CACHE_LINE       64            bytes between words of different threads
+//   HYBRIDLOOP_SPIN_NS          10000         longest look before a sleep; 0 = never
+//   HYBRIDLOOP_RESCUE_MS        0             a safety period on sleeps; 0 = off
+//   HYBRIDLOOP_STATS            1             0 leaves out what stats() costs
+//   HYBRIDLOOP_MALLOC, _FREE    std::malloc   the heap behind the arena
+//   HYBRIDLOOP_CONTRACT         aborts        (condition, sentence)
+//   HYBRIDLOOP_SCHEDULE_POINT   nothing       (name), in every race window; for tests
+// No other macro is left behind but HYBRIDLOOP_VERSION_MAJOR, _MINOR and _PATCH.
+//
+// Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
+//
+// This file is joined from the parts in src/; edit those and `make join`, or edit this one and
+// `make split`. Each part stands between `// >>> path` and `// <<< path`:
 //   base/os.hpp             which kernel and which build this is, as function-like facts
 //   base/config.hpp         every macro a user may set, an essay each, and the refusal of wrong values
 //   base/contract.hpp       a broken contract stops the program with the sentence that was broken

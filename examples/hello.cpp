@@ -1,0 +1,22 @@
+// hello.cpp - a task and a timer from another thread, and a loop that runs both
+#include <chrono>
+#include <cstdio>
+#include <thread>
+
+#include <hybridloop.hpp>
+
+using namespace std::chrono_literals;
+
+int main() {
+  // [readme]
+  hybridloop::loop loop;
+  std::thread worker([&loop] {
+    const auto answer = loop.post([] { std::puts("hello from another thread"); });
+    if (answer != hybridloop::post_result::accepted) std::puts("the loop is closed");
+    loop.after(100ms, [&loop] { loop.close(); });
+  });
+  const std::size_t ran = loop.run();  // here, asleep while there is nothing to do, until close()
+  worker.join();
+  // [/readme]
+  return ran == 2 ? 0 : 1;
+}

@@ -1,0 +1,114 @@
+// interrupt.hpp - a thread that is held up between two accesses to shared memory, while others go on
+#pragma once
+
+#include <atomic>
+#include <cstring>
+#include <functional>
+#include <utility>
+
+#include <hybridloop.hpp>
+
+namespace support {
+
+// What happens to this thread in the middle of something, once: before its nth access to an atomic
+// of interrupted_traits, or where it first passes a schedule point of that name. A test that counts
+// n up until nothing `happened` any more has tried every place.
+class interruption {
+ public:
+  interruption(int access, std::function<void()> what) : accesses_left_(access), what_(std::move(what)) {
+    current() = this;
+  }
+  interruption(const char* point, std::function<void()> what) : point_(point), what_(std::move(what)) {
+    current() = this;
+  }
+  interruption(const interruption&) = delete;
+  interruption& operator=(const interruption&) = delete;
+  ~interruption() {
+    if (!happened_) current() = nullptr;
+  }
+
+  bool happened() const { return happened_; }
+
+  static void access() {
+    interruption* const now = current();
+    if (now != nullptr && now->point_ == nullptr && now->accesses_left_-- == 0) now->happen();
+  }
+  static void pass(const char* point) {
+    interruption* const now = current();
+    if (now != nullptr && now->point_ != nullptr && std::strcmp(now->point_, point) == 0) now->happen();
+  }
+
+ private:
+  static interruption*& current() {
+    static thread_local interruption* mine = nullptr;
+    return mine;
+  }
+  void happen() {
+    current() = nullptr;
+    happened_ = true;
+    what_();
+  }
+
+  const char* const point_ = nullptr;
+  int accesses_left_ = 0;
+  const std::function<void()> what_;
+  bool happened_ = false;
+};
+
+template <class T>
+class interrupted_atomic : public std::atomic<T> {
+  using base = std::atomic<T>;
+  using order = std::memory_order;
+
+ public:
+  using base::base;
+
+  T load(order o) const {
+    interruption::access();
+    return base::load(o);
+  }
+  void store(T value, order o) {
+    interruption::access();
+    base::store(value, o);
+  }
+  T exchange(T value, order o) {
+    interruption::access();
+    return base::exchange(value, o);
+  }
+  T fetch_add(T value, order o) {
+    interruption::access();
+    return base::fetch_add(value, o);
+  }
+  T fetch_sub(T value, order o) {
+    interruption::access();
+    return base::fetch_sub(value, o);
+  }
+  T fetch_or(T value, order o) {
+    interruption::access();
+    return base::fetch_or(value, o);
+  }
+  T fetch_and(T value, order o) {
+    interruption::access();
+    return base::fetch_and(value, o);
+  }
+  template <class... Orders>
+  bool compare_exchange_weak(T& expected, T desired, Orders... orders) {
+    interruption::access();
+    return base::compare_exchange_weak(expected, desired, orders...);
+  }
+  template <class... Orders>
+  bool compare_exchange_strong(T& expected, T desired, Orders... orders) {
+    interruption::access();
+    return base::compare_exchange_strong(expected, desired, orders...);
+  }
+};
+
+struct interrupted_traits : hybridloop::default_traits {
+  template <class T>
+  using atomic = interrupted_atomic<T>;
+  static void schedule_point(const char* name) noexcept { interruption::pass(name); }
+};
+
+using interrupted_loop = hybridloop::basic_loop<interrupted_traits>;
+
+}  // namespace support

@@ -1,0 +1,69 @@
+// proc.hpp - what /proc says about this process: its threads, what each has used, its pages
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <fstream>
+#include <set>
+#include <string>
+
+#include <dirent.h>
+#include <unistd.h>
+
+namespace support {
+
+// Whether a sanitizer is part of the program, with threads, pages and costs of its own.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr bool sanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+inline constexpr bool sanitized = true;
+#else
+inline constexpr bool sanitized = false;
+#endif
+#else
+inline constexpr bool sanitized = false;
+#endif
+
+inline std::set<std::string> threads() {
+  std::set<std::string> found;
+  DIR* dir = ::opendir("/proc/self/task");
+  if (dir == nullptr) std::abort();
+  while (const dirent* entry = ::readdir(dir)) {
+    if (entry->d_name[0] != '.') found.emplace(entry->d_name);
+  }
+  ::closedir(dir);
+  return found;
+}
+
+// What another thread has used, to the nanosecond.
+struct thread_cost {
+  std::uint64_t cpu_ns = 0;
+  std::uint64_t switches = 0;
+};
+inline thread_cost cost_of(const std::string& thread) {
+  const std::string folder = "/proc/self/task/" + thread;
+  thread_cost cost;
+  std::ifstream(folder + "/schedstat") >> cost.cpu_ns;
+  std::ifstream status(folder + "/status");
+  for (std::string word; status >> word;) {
+    std::uint64_t count = 0;
+    if (word.find("voluntary_ctxt_switches:") != std::string::npos && status >> count) {
+      cost.switches += count;
+    }
+  }
+  return cost;
+}
+
+struct memory_use {
+  std::size_t mapped = 0;
+  std::size_t resident = 0;
+};
+inline memory_use memory_used() {
+  memory_use pages;
+  std::ifstream("/proc/self/statm") >> pages.mapped >> pages.resident;
+  const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  return {pages.mapped * page, pages.resident * page};
+}
+
+}  // namespace support

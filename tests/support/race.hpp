@@ -1,0 +1,54 @@
+// race.hpp - what a test needs that aims at a window: chance, short delays, threads that meet
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <thread>
+
+namespace support {
+
+// Numbers of chance, the same on every machine (G. Marsaglia's xorshift, 2003).
+class dice {
+ public:
+  explicit dice(std::uint64_t seed) : state_(seed * 2654435761u + 1) {}
+
+  // 0 to sides - 1.
+  std::size_t roll(std::size_t sides) {
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 7;
+    state_ ^= state_ << 17;
+    return static_cast<std::size_t>((state_ >> 11) % sides);
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+// Nanoseconds rather than a sleep: a sleep never ends near the window.
+inline void dawdle(std::size_t loops) {
+  for (std::size_t i = 0; i < loops; ++i) std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
+// Where the same threads meet again and again: nobody goes on before everybody is there.
+class rendezvous {
+ public:
+  explicit rendezvous(std::size_t party) : party_(party) {}
+
+  void meet() {
+    const std::size_t meeting = meetings_;
+    if (++here_ == party_) {
+      here_ = 0;
+      ++meetings_;
+      return;
+    }
+    while (meetings_ == meeting) std::this_thread::yield();
+  }
+
+ private:
+  const std::size_t party_;
+  std::atomic<std::size_t> here_{0};
+  std::atomic<std::size_t> meetings_{0};
+};
+
+}  // namespace support
