@@ -1141,9 +1141,11 @@ class arena final : public block_source {
     return address >= first && address - first < std::size_t{capacity_} * block_size;
   }
 
-  // Any thread; exact while nobody takes or gives.
+  // Any thread; exact while nobody takes or gives, and never more than there were.
   std::size_t in_use() const noexcept {
-    return taken() - given_.load(std::memory_order_relaxed);  // a hint; statistics
+    const std::uint32_t took = taken();
+    const std::uint32_t used = took - given_.load(std::memory_order_relaxed);  // a hint; statistics
+    return used <= capacity_ ? used : 0;  // more was given since than had been taken
   }
   std::size_t high() const noexcept {
     const std::size_t highest = high_.load(std::memory_order_relaxed);  // a hint; statistics
@@ -1163,8 +1165,8 @@ class arena final : public block_source {
     return static_cast<std::uint32_t>(offset / block_size);
   }
   void give_chain(std::uint32_t first, std::uint32_t last, std::uint32_t count) noexcept {
-    const std::uint32_t gave = given_.fetch_add(count, std::memory_order_relaxed);  // a hint; statistics
-    raise_high(taken() - gave);
+    const std::uint32_t took = taken();  // first: what is taken meanwhile may be what others gave
+    raise_high(took - given_.fetch_add(count, std::memory_order_relaxed));  // a hint; statistics
     free_.push_chain(first, last, link_of());
   }
 
@@ -1395,6 +1397,8 @@ struct linux_kernel {
     return answer(::read(fd, bytes, size));
   }
   static int close(int fd) noexcept { return answer(::close(fd)); }
+  // Makes `number` name what `fd` names; what it named before is closed, in one step.
+  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
 
   // Zeroed pages that cost nothing until touched; nullptr when there are none.
   static void* map(std::size_t bytes) noexcept {
@@ -1655,8 +1659,12 @@ struct poll_event {
 //   close()                       idempotent
 //   is_open()
 //   add(fd, interest, token)      EPERM: a file that is always ready and cannot be polled
-//   change(fd, interest, token)   also makes an edge-triggered descriptor report again
-//   remove(fd)                    removing what is not there is an answer, not a failure
+//   change(fd, interest, token)   also makes an edge-triggered descriptor report again. EBADF, ENOENT
+//                                 or EPERM: the number no longer names what was added
+//   remove(fd)                    removing what is not there is an answer, not a failure; EBADF where
+//                                 the number is no descriptor at all
+//   renew()                       forgets every registration, also those that cannot be removed. The
+//                                 bell stays; when refused, all stays. Not while another thread waits
 //   wait(out, room, timeout)      relative nanoseconds, `never` for ever; the number of events, or
 //                                 0 for a timeout, a signal or the bell alone, or -errno
 //   bell()                        the handle that ring() takes; stays the same while open
@@ -1690,7 +1698,7 @@ class epoll_poller {
     if (epoll < 0) return -epoll;
     epoll_ = epoll;
     bell_ = eventfd_bell<Kernel>::open();
-    const int refused = bell_ < 0 ? -bell_ : control(EPOLL_CTL_ADD, bell_, EPOLLIN | EPOLLET, bell_token);
+    const int refused = bell_ < 0 ? -bell_ : add_bell(bell_);
     if (refused != 0) close();
     return refused;
   }
@@ -1704,13 +1712,26 @@ class epoll_poller {
 
   bool is_open() const noexcept { return epoll_ >= 0; }
 
+  // EEXIST: a registration stayed behind when the number was closed, and now it names that file again.
   int add(native_handle fd, interest what, poll_token token) noexcept {
-    return control(EPOLL_CTL_ADD, fd, events_of(what), token);
+    const int refused = control(EPOLL_CTL_ADD, fd, events_of(what), token);
+    return refused == EEXIST ? change(fd, what, token) : refused;
   }
   int change(native_handle fd, interest what, poll_token token) noexcept {
     return control(EPOLL_CTL_MOD, fd, events_of(what), token);
   }
   int remove(native_handle fd) noexcept { return control(EPOLL_CTL_DEL, fd, 0, 0); }
+
+  // A new set under the old number.
+  int renew() noexcept {
+    epoll_poller fresh;
+    fresh.epoll_ = Kernel::epoll_create();
+    if (fresh.epoll_ < 0) return -fresh.epoll_;
+    const int refused = fresh.add_bell(bell_);
+    if (refused != 0) return refused;
+    const int moved = Kernel::replace(epoll_, fresh.epoll_);
+    return moved < 0 ? -moved : 0;
+  }
 
   // Sub-millisecond where the kernel has epoll_pwait2 (5.11); otherwise rounded up, or the last
   // millisecond would be spent spinning.
@@ -1757,6 +1778,10 @@ class epoll_poller {
     what.error = (events & EPOLLERR) != 0;
     what.priority = (events & EPOLLPRI) != 0;
     return what;
+  }
+
+  int add_bell(int bell) noexcept {
+    return control(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
   }
 
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
@@ -3043,6 +3068,7 @@ class timers {
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::running;
       if (r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T2
                                        std::memory_order_acquire)) {  // [timer] T2
+        if ((word & timer_flag::repeats) == 0) uncount(r);  // a nested run does not wait for this one
         return true;
       }
     }
@@ -3078,14 +3104,16 @@ class timers {
     return saturating_add(r.deadline, (missed + 1) * r.period);
   }
 
+  void uncount(record& r) noexcept {
+    if (!std::exchange(r.started, false)) return;
+    --started_;
+    if (r.referenced) --referenced_;
+  }
+
   // The closure's destructor may do anything, so the record is out of the table's hands first.
   void release(record& r) noexcept {
     wheel_.erase(r);
-    if (r.started) {
-      r.started = false;
-      --started_;
-      if (r.referenced) --referenced_;
-    }
+    uncount(r);
     r.moved = false;
     r.word.fetch_and(~timer_flag::all, std::memory_order_acq_rel);  // [timer] released once
     unique_task closure(std::move(r.task));
@@ -3376,13 +3404,14 @@ struct alignas(cache_line) doorbell {
     return m == status::awake || m == status::idle || m == status::dead;
   }
 
-  // One CAS that sets the bits and, from a sleep, the mode awake; its winner rings.
+  // One CAS that sets the bits and, from a sleep, the mode awake; its winner rings. A sleep that ends
+  // is all that `wanted` wants: left standing, it would end the next one too.
   void move(std::uint32_t seen, std::uint32_t bits) noexcept {
     bool counted = false;
     for (;;) {
       const std::uint32_t m = status::mode_of(seen);
       std::uint32_t then = seen | bits;
-      if (status::asleep(seen)) then = status::with_mode(then, status::awake);
+      if (status::asleep(seen)) then = status::with_mode(then & ~status::wanted, status::awake);
       if (m == status::lent) then |= status::wanted;
       if (then == seen || m == status::dead) break;
       if (m == status::in_poller && !counted) {
@@ -3517,7 +3546,7 @@ class wakeup {
     const std::uint64_t fresh = posts - posts_seen_;
     posts_seen_ = posts;
     posts_per_park_ = (posts_per_park_ * 7 + (fresh < 65536 ? fresh : 65536) * 16) / 8;
-    owes_barrier_ = !symmetric_;
+    owes_barrier_ = owes_barrier_ || !symmetric_;  // what a refused publish() left unpaid stays owed
     if (symmetric_ && wants_asymmetric() && Traits::barrier::available()) {
       set_symmetric(false);
       owes_barrier_ = true;
@@ -3537,7 +3566,7 @@ class wakeup {
 
   // After publish(), before the last look.
   void barrier() noexcept {
-    if (!owes_barrier_ || Traits::barrier::issue()) return;
+    if (!std::exchange(owes_barrier_, false) || Traits::barrier::issue()) return;
     set_symmetric(true);
     Traits::barrier::issue_last();
   }
@@ -3623,6 +3652,7 @@ struct watch_record {
   bool attached = false;
   bool armed = true;        // false: a oneshot that was delivered, or a hang-up that was told
   bool always = false;      // a file that is always ready
+  int lost = 0;             // the errno that is still to be told: its descriptor is gone
   bool referenced = true;
   std::uint32_t running = 0;
   std::uint64_t served = 0;  // the latest event it was considered for
@@ -3654,7 +3684,6 @@ class watch_table {
     r.what = what;
     r.armed = true;
     r.always = false;
-    r.attached = false;
     r.referenced = true;
     r.running = 0;
     r.served = 0;
@@ -3729,6 +3758,9 @@ namespace detail {
 // number are dropped. The loop thread only (or who borrows an idle loop).
 //
 // While watches of one descriptor disagree about `edge`, it is level-triggered for all.
+//
+// A descriptor may be closed without a word to us, and its number name a stranger soon after. When
+// the kernel says so, its watches are told once (error, EBADF) and end.
 template <class Traits>
 class watches {
  public:
@@ -3749,18 +3781,20 @@ class watches {
   std::size_t registered() const noexcept { return registered_; }
   std::ptrdiff_t referenced() const noexcept { return referenced_; }
   std::uint64_t stale() const noexcept { return stale_; }
-  bool always_ready() const noexcept { return always_armed_ != 0; }
+  // Somebody has to be told without the kernel: deliver_always().
+  bool always_ready() const noexcept { return always_armed_ != 0 || lost_ != nullptr; }
 
   // 0, or the errno that refused it; then nothing is kept.
   int attach(poller& p, record& r) noexcept {
-    if (r.handle < 0) return EBADF;
-    if (!reach(r.handle)) return ENOMEM;
-    descriptor& d = descriptors_[r.handle];
-    r.next = d.first;
-    d.first = &r;
-    r.attached = true;
+    int refused = reach(p, r.handle);
+    if (refused != 0) return refused;
     r.served = serial_;
-    int refused = update(p, r.handle, has(r.what, interest::edge));
+    link(r, descriptors_[r.handle].first);
+    refused = update(p, r.handle, true);
+    if (r.lost != 0) {  // the number came again: the others watched what is gone
+      unlink(r);
+      return attach(p, r);
+    }
     if (refused == EPERM) {
       r.always = true;
       if (always_pending(r)) ++always_armed_;
@@ -3770,12 +3804,14 @@ class watches {
       unlink(r);
       return refused;
     }
+    r.attached = true;
     ++count_;
     if (r.referenced) ++referenced_;
     return 0;
   }
 
   int modify(poller& p, record& r, interest what) noexcept {
+    if (r.lost != 0) return r.lost;
     if (always_pending(r)) --always_armed_;
     r.what = what;
     r.armed = true;
@@ -3786,10 +3822,7 @@ class watches {
   // The callback does not run again. Destroyed here, or when it returns.
   void detach(poller& p, record& r) noexcept {
     if (r.attached) {
-      unlink(r);
-      --count_;
-      if (r.referenced) --referenced_;
-      if (always_pending(r)) --always_armed_;
+      take_off(r);
       update(p, r.handle, false);
     }
     if (r.running == 0) table_.give(r);
@@ -3809,35 +3842,36 @@ class watches {
     const auto generation = static_cast<std::uint32_t>(event.token >> 32);
     if (!is_current(fd, generation)) {
       ++stale_;
+      if (haunted_ && !companion_ && ++ghosts_ > registered_ + few_ghosts) start_anew(p);
       return;
     }
     if (descriptors_[fd].oneshot) descriptors_[fd].disarmed = true;
     const std::uint64_t serial = ++serial_;
-    rearm guard{*this, p, fd, generation, true};
+    const rearm guard{*this, p, fd, generation, serial};
     while (is_current(fd, generation)) {
-      record* r = next_to_serve(descriptors_[fd].first, serial);
-      if (r == nullptr) {
-        guard.again = false;
-        break;
-      }
+      record* r = next_to_serve(descriptors_[fd].first, serial, false);
+      if (r == nullptr) return;
       r->served = serial;
       ready what = event.what;
-      if (concerns(*r, what) && !tell(*r, what, call)) break;
+      if (concerns(*r, what) && !tell(*r, what, call)) return;
     }
   }
 
-  // Tells every watch of a file that is always ready, once a turn.
+  // Tells the watches of lost descriptors, and, once a turn, those of files that are always ready.
+  // Goes round, so that a callback that throws every time holds nobody up.
   template <class Call>
   void deliver_always(const Call& call) {
-    if (always_armed_ == 0) return;
+    if (!tell_lost(call)) return;
     const std::uint64_t serial = ++serial_;
-    for (std::size_t fd = 0; fd < room_ && always_armed_ != 0; ++fd) {
-      while (record* r = next_to_serve(descriptors_[fd].first, serial)) {
+    for (std::size_t left = room_; left != 0 && always_armed_ != 0; --left) {
+      always_at_ = always_at_ + 1 < room_ ? always_at_ + 1 : 0;
+      const std::size_t fd = always_at_;
+      while (record* r = next_to_serve(descriptors_[fd].first, serial, true)) {
         r->served = serial;
         ready what;
         what.readable = true;
         what.writable = true;
-        if (r->always && concerns(*r, what) && !tell(*r, what, call)) return;
+        if (concerns(*r, what) && !tell(*r, what, call)) return;
       }
     }
   }
@@ -3850,9 +3884,10 @@ class watches {
     }
   }
 
-  void end_all(poller& p) noexcept {
-    table_.for_each([this, &p](record& r) {
-      if (!r.attached && !r.call) return;
+  // Ends every watch that was attached; on the way out, also those whose attach never arrived.
+  void end_all(poller& p, bool unattached_too) noexcept {
+    table_.for_each([this, &p, unattached_too](record& r) {
+      if (!r.attached && !(unattached_too && r.call)) return;
       table_.end(table_.id_of(r));
       detach(p, r);
     });
@@ -3873,9 +3908,11 @@ class watches {
     poller& p;
     native_handle fd;
     std::uint32_t generation;
-    bool again;
+    std::uint64_t serial;
     ~rearm() {
-      if (all.is_current(fd, generation)) all.update(p, fd, again);
+      if (!all.is_current(fd, generation)) return;
+      const bool untold = next_to_serve(all.descriptors_[fd].first, serial, false) != nullptr;
+      all.update(p, fd, untold);
     }
   };
 
@@ -3893,12 +3930,17 @@ class watches {
   }
 
   static bool always_pending(const record& r) noexcept {
-    return r.always && r.armed && (r.what & anything) != interest::none;
+    return r.always && r.armed && (has(r.what, interest::readable) || has(r.what, interest::writable));
   }
 
-  static record* next_to_serve(record* r, std::uint64_t serial) noexcept {
-    while (r != nullptr && r->served >= serial) r = r->next;
-    return r;
+  // Who waited longest is first, so that a callback that throws every time holds nobody up.
+  static record* next_to_serve(record* r, std::uint64_t serial, bool always) noexcept {
+    record* next = nullptr;
+    for (; r != nullptr; r = r->next) {
+      if (r->always != always || r->served >= serial) continue;
+      if (next == nullptr || r->served < next->served) next = r;
+    }
+    return next;
   }
 
   // Narrows an event to what a watch asked for; false when nothing is left.
@@ -3924,13 +3966,30 @@ class watches {
     return call(r, what);
   }
 
-  // What all watches of a descriptor want together.
+  template <class Call>
+  bool tell_lost(const Call& call) {
+    while (lost_ != nullptr) {
+      record& r = *lost_;
+      ready what;
+      what.error = true;
+      what.native_error = r.lost;
+      what.id = table_.id_of(r);
+      take_off(r);
+      ++r.running;
+      const call_end guard{*this, r};
+      if (!call(r, what)) return false;
+    }
+    return true;
+  }
+
+  // What all watches of a descriptor want together; `any`: that need the poller.
   interest wanted(const descriptor& d, bool& any) const noexcept {
     interest all = interest::none;
     bool edge = true;
     bool oneshot = true;
     std::size_t watchers = 0;
     for (const record* r = d.first; r != nullptr; r = r->next) {
+      if (r->always) continue;
       any = true;
       ++watchers;
       if (!r->armed) continue;
@@ -3944,19 +4003,22 @@ class watches {
     return all;
   }
 
-  // Makes the poller's registration what the watches want. `again` has an edge-triggered
-  // descriptor report what it has reported before. 0 or an errno.
+  // Makes the poller's registration what the watches want. `again` asks the kernel in any case: it
+  // says whether the descriptor is still the one it was, and reports an edge-triggered one once
+  // more. 0 or an errno.
   int update(poller& p, native_handle fd, bool again) noexcept {
     descriptor& d = descriptors_[fd];
     bool any = false;
     const interest want = wanted(d, any);
-    if (!any) return forget(p, fd);
-    if (d.first->always) return 0;
-    if (d.in_poller && want == interest::none && d.disarmed) {
-      d.registered = want;  // the kernel is silent already
+    if (!any) {
+      forget(p, fd);
       return 0;
     }
-    if (d.in_poller && want == d.registered && !d.disarmed && !again) return 0;
+    const bool silent = want == interest::none && d.disarmed;
+    if (d.in_poller && !again && (silent || (want == d.registered && !d.disarmed))) {
+      d.registered = want;
+      return 0;
+    }
     const int refused = tell_poller(p, fd, d, want);
     if (refused == 0) {
       d.registered = want;
@@ -3969,9 +4031,9 @@ class watches {
   int tell_poller(poller& p, native_handle fd, descriptor& d, interest want) noexcept {
     if (d.in_poller) {
       const int refused = p.change(fd, want, token_of(fd, d));
-      if (refused != ENOENT) return refused;
-      d.in_poller = false;  // closed behind our back, and the number came again
-      --registered_;
+      if (!means_gone(refused)) return refused;
+      lose(fd, EBADF);
+      return EBADF;
     }
     ++d.generation;
     const int refused = p.add(fd, want, token_of(fd, d));
@@ -3982,52 +4044,112 @@ class watches {
     return refused;
   }
 
-  int forget(poller& p, native_handle fd) noexcept {
-    descriptor& d = descriptors_[fd];
-    if (!d.in_poller) return 0;
-    d.in_poller = false;
-    d.disarmed = false;
+  static constexpr bool means_gone(int refused) noexcept {
+    return refused == EBADF || refused == ENOENT || refused == EPERM;
+  }
+
+  void forget(poller& p, native_handle fd) noexcept {
+    if (!descriptors_[fd].in_poller) return;
+    drop(fd);
+    if (p.remove(fd) != 0) haunted_ = true;
+  }
+
+  // The poller has it no more, or cannot be told; its watches are still to hear why.
+  void lose(native_handle fd, int why) noexcept {
+    drop(fd);
+    haunted_ = true;
+    while (record* r = descriptors_[fd].first) {
+      if (always_pending(*r)) --always_armed_;
+      unlink(*r);
+      r->always = false;
+      r->lost = why;
+      link(*r, lost_);
+    }
+  }
+
+  void drop(native_handle fd) noexcept {
+    descriptors_[fd].in_poller = false;
+    descriptors_[fd].disarmed = false;
     --registered_;
-    p.remove(fd);
-    return 0;
+  }
+
+  // The kernel keeps a registration by number and file. Where a number is closed while its file lives
+  // on through a duplicate, one stays behind that cannot be taken off any more and may be reported
+  // for ever. Once such reports have cost as much as registering all descriptors anew, this does.
+  // With a companion they fall silent by themselves.
+  void start_anew(poller& p) noexcept {
+    ghosts_ = 0;
+    if (p.renew() != 0) return;  // another time
+    for (std::size_t i = 0; i < room_; ++i) {
+      const descriptor& d = descriptors_[i];
+      if (!d.in_poller) continue;
+      const auto fd = static_cast<native_handle>(i);
+      const int refused = p.add(fd, d.disarmed ? interest::none : d.registered, token_of(fd, d));
+      if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
+    }
+    haunted_ = false;
   }
 
   static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
     return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
   }
 
-  void unlink(record& r) noexcept {
-    record** at = &descriptors_[r.handle].first;
-    while (*at != &r) at = &(*at)->next;
-    *at = r.next;
-    r.attached = false;
+  static void link(record& r, record*& list) noexcept {
+    record** at = &list;
+    while (*at != nullptr) at = &(*at)->next;
+    r.next = nullptr;
+    *at = &r;
   }
 
-  bool reach(native_handle fd) noexcept {
+  void unlink(record& r) noexcept {
+    record** at = r.lost != 0 ? &lost_ : &descriptors_[r.handle].first;
+    while (*at != &r) at = &(*at)->next;
+    *at = r.next;
+    r.lost = 0;
+  }
+
+  void take_off(record& r) noexcept {
+    unlink(r);
+    r.attached = false;
+    --count_;
+    if (r.referenced) --referenced_;
+    if (always_pending(r)) --always_armed_;
+  }
+
+  // Room for the number. That it is a descriptor at all is asked before memory is taken for it.
+  int reach(poller& p, native_handle fd) noexcept {
+    if (fd < 0) return EBADF;
     const auto index = static_cast<std::size_t>(fd);
-    if (index < room_) return true;
+    if (index < room_) return 0;
+    if (p.remove(fd) == EBADF) return EBADF;
     std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     while (wider <= index) wider *= 2;
     void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
-    if (memory == nullptr) return false;
+    if (memory == nullptr) return ENOMEM;
     if (room_ != 0) std::memcpy(memory, descriptors_, room_ * sizeof(descriptor));
     std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(descriptor), 0,
                 (wider - room_) * sizeof(descriptor));
     if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
     descriptors_ = static_cast<descriptor*>(memory);
     room_ = wider;
-    return true;
+    return 0;
   }
+
+  static constexpr std::uint64_t few_ghosts = 16;
 
   watch_table<Traits>& table_;
   descriptor* descriptors_ = nullptr;
   std::size_t room_ = 0;
   std::size_t count_ = 0;
   std::size_t registered_ = 0;
+  record* lost_ = nullptr;
   std::size_t always_armed_ = 0;
+  std::size_t always_at_ = 0;
   std::ptrdiff_t referenced_ = 0;
   std::uint64_t serial_ = 0;
   std::uint64_t stale_ = 0;
+  std::uint64_t ghosts_ = 0;
+  bool haunted_ = false;  // a registration may have stayed behind
   bool companion_ = false;
 };
 
@@ -4087,7 +4209,7 @@ class companion {
     poll_event events[events_per_turn];
     while (!leave_.load(std::memory_order_acquire)) {  // [companion] Z2
       const int got = c.poller.wait(events, events_per_turn, never);
-      if (got < 0) Traits::kernel::yield();
+      if (got < 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // no reason to burn a core
       for (int i = 0; i < got; ++i) c.template send<build_tag>(arrival<Core>(c, events[i]));
     }
   }
@@ -4121,6 +4243,7 @@ class core {
 
   // nullptr, and the code says why.
   static core* create(const loop_options& asked, std::error_code& code) noexcept {
+    code.clear();
     loop_options options = asked;
     constexpr std::size_t most = std::size_t{1} << 24;
     if (options.ring_capacity > most || options.arena_capacity > most || options.spin.count() < 0) {
@@ -4185,11 +4308,15 @@ class core {
     return in.template offer_ring<Build>(std::forward<F>(f), strong, look);
   }
 
-  // Without a look: the caller owes one.
+  // Without a look: the caller owes one. A full ring is looked after here, because nobody makes room
+  // while the loop sleeps.
   template <class Build, class F>
   post_result post_quietly(F&& f) {
-    return in.template offer<Build>(
-        std::forward<F>(f), [this] { return full_policy(options.when_full); }, true, [] {});
+    const auto when_full = [this] {
+      door.look(true);
+      return full_policy(options.when_full);
+    };
+    return in.template offer<Build>(std::forward<F>(f), when_full, true, [] {});
   }
 
   template <class Build, class F>
@@ -4252,9 +4379,10 @@ class core {
     return refused;
   }
 
-  // 0, or an errno.
+  // 0, or an errno; ECANCELED: the loop has ended its watches.
   template <class Build>
   int attach(watch_record<Traits>& r) noexcept {
+    if (ended) return ECANCELED;
     const int refused = open_poller();
     if (refused != 0) return refused;
     if (options.path == fast_path::mini) {
@@ -4297,7 +4425,7 @@ class core {
 
   void end_timers_and_watches() noexcept {
     timers_.end_all(false);
-    watches_.end_all(poller);
+    watches_.end_all(poller, false);
   }
 
   // The destructor of the loop: nothing runs, everything is destroyed.
@@ -4313,7 +4441,7 @@ class core {
       deferred.clear();
       microtasks.clear();
       timers_.end_all(true);
-      watches_.end_all(poller);
+      watches_.end_all(poller, true);
     } while (!in.empty());
     poller.close();
   }
@@ -4406,6 +4534,7 @@ class runner {
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
+    put_events_back();
     publish_counts();
     core_.ran = ran_before_;
     core_.in.publish_head();
@@ -4444,10 +4573,9 @@ class runner {
   }
 
   static bool enter(core_type& c, bool outermost) {
-    if (outermost) {
-      HYBRIDLOOP_CONTRACT(c.wake.enter(), "a loop is run by one thread at a time");
-    }
-    return true;
+    const bool entered = !outermost || c.wake.enter();
+    HYBRIDLOOP_CONTRACT(entered, "a loop is run by one thread at a time");
+    return entered;
   }
 
   bool stop_seen() noexcept {
@@ -4477,7 +4605,7 @@ class runner {
     core_.turns.add(1);
     core_.refresh_now();
     ran_at_turn_ = core_.ran;
-    commands_in_turn_ = 0;
+    took_some_ = false;
     events_ = 0;
     microtasks_left_ = microtasks_per_turn;
     run_microtasks();  // left over from the turn before
@@ -4496,9 +4624,11 @@ class runner {
     core_.publish_counts();
   }
 
+  // Commands, tombstones and microtasks are not counted, yet they may have been the last thing that
+  // run_until_idle() was waiting for.
   bool nothing_happened() const noexcept {
-    return core_.ran == ran_at_turn_ && commands_in_turn_ == 0 && core_.deferred.empty() &&
-           core_.microtasks.empty() && !core_.watches_.always_ready();
+    return core_.ran == ran_at_turn_ && !took_some_ && microtasks_left_ == microtasks_per_turn &&
+           core_.deferred.empty() && core_.microtasks.empty() && !core_.watches_.always_ready();
   }
 
   // ---- What there is to do ----
@@ -4511,9 +4641,10 @@ class runner {
         [] { return core_type::read_now(); });
   }
 
-  // What was deferred before this turn; what these defer waits for the next one.
+  // What was deferred before this turn; what these defer waits for the next one. A nested run may
+  // have been there first.
   void run_deferred() {
-    for (std::size_t n = core_.deferred.size(); n != 0 && !stop_seen(); --n) {
+    for (std::size_t n = core_.deferred.size(); n != 0 && !core_.deferred.empty() && !stop_seen(); --n) {
       unique_task task = core_.deferred.pop();
       run_one([&task] { task(); }, true);
     }
@@ -4544,11 +4675,10 @@ class runner {
     core_.in.take_spilled();
     while (left != 0 && !stop_seen()) {
       const bool some = core_.in.template run_next<Build>([this](unique_task& task) {
-        const bool counted = task.counted();
-        if (!counted) ++commands_in_turn_;
-        run_one([&task] { task(); }, counted);
+        run_one([&task] { task(); }, task.counted());
       });
       if (!some) break;
+      took_some_ = true;
       if (--left % stride == 0) {
         core_.in.publish_head();
         core_.in.take_spilled();
@@ -4563,7 +4693,6 @@ class runner {
         return run_one([&r, &what] { r.call(what); }, true);
       });
     }
-    const batch_end guard{*this};
     while (next_event_ < events_ && !stop_seen()) {
       const poll_event& event = ready_[next_event_++];
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
@@ -4573,15 +4702,9 @@ class runner {
   }
 
   // Events that an exception or a stop left behind are reported again.
-  struct batch_end {
-    runner& mine;
-    ~batch_end() {
-      while (mine.next_event_ < mine.events_) {
-        mine.core_.watches_.put_back(mine.core_.poller, mine.ready_[mine.next_event_++]);
-      }
-      mine.next_event_ = mine.events_ = 0;
-    }
-  };
+  void put_events_back() noexcept {
+    while (next_event_ < events_) core_.watches_.put_back(core_.poller, ready_[next_event_++]);
+  }
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
   template <class F>
@@ -4619,7 +4742,12 @@ class runner {
   void take_events(int got) noexcept {
     next_event_ = 0;
     events_ = got > 0 ? static_cast<std::size_t>(got) : 0;
-    if (got < 0) Traits::kernel::yield();  // a poller that fails is not a reason to burn a core
+  }
+
+  // A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
+  void nap(nanos limit) noexcept {
+    const nanos soon = core_type::read_now() + 1000000;
+    Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), soon < limit ? soon : limit);
   }
 
   // From publish() on the loop is on the word of [sleep]: what is looked at after it is a shared
@@ -4637,6 +4765,7 @@ class runner {
     core_.wake.barrier();
     if (!core_.in.news_before_sleep(mark)) sleep(in_poller, end);
     core_.wake.wake_self();
+    if (core_.wake.told(status::wanted)) core_.wake.forget(status::wanted);  // it has had its sleep
     core_.refresh_now();
   }
 
@@ -4648,7 +4777,9 @@ class runner {
     (in_poller ? core_.parks_poller : core_.parks_channel).add(1);
     if (in_poller) {
       const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
-      take_events(core_.poller.wait(ready_, events_per_turn, span));
+      const int got = core_.poller.wait(ready_, events_per_turn, span);
+      take_events(got);
+      if (got < 0) nap(limit);
     } else {
       Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), limit);
     }
@@ -4715,7 +4846,7 @@ class runner {
 
   std::size_t published_ = 0;  // of core_.ran
   std::size_t ran_at_turn_ = 0;
-  std::size_t commands_in_turn_ = 0;
+  bool took_some_ = false;  // from the ingress, in this turn
   std::size_t microtasks_left_ = microtasks_per_turn;
   std::size_t events_ = 0;
   std::size_t next_event_ = 0;
@@ -5366,8 +5497,10 @@ struct watch_command : command_base {
   }
 
   void attach(watch_record<Traits>& r) {
-    if (loop->watch_table_.find(id) == nullptr || r.attached) return;  // ended on its way here
-    const int refused = loop->ended ? ECANCELED : loop->template attach<Build>(r);
+    if (loop->watch_table_.find(id) == nullptr) {  // ended on its way here
+      return loop->watches_.detach(loop->poller, r);
+    }
+    const int refused = loop->template attach<Build>(r);
     if (refused != 0) report(r, refused);
   }
 
@@ -5394,6 +5527,7 @@ struct watch_command : command_base {
     what_happened.id = id;
     ++r.running;
     const end guard{loop, r};
+    loop->watches_.detach(loop->poller, r);
     if (number == ECANCELED) return;
     ++loop->ran;
     r.call(what_happened);

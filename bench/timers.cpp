@@ -46,7 +46,7 @@ class ours {
   void arm(std::size_t i, microseconds delay) {
     ids_[i] = loop_.after(delay, [this] { ++fired_; });
   }
-  void cancel(std::size_t i) { cancelled_ += loop_.cancel(ids_[i]) ? 1 : 0; }
+  void cancel(std::size_t i) { cancelled_ += loop_.cancel(ids_[i]) ? 1u : 0u; }
   void settle() {}
   void turn() { loop_.poll(); }
   std::size_t fired() const { return fired_; }
@@ -192,7 +192,7 @@ class libuv {
     const auto count = [](uv_timer_t* t) { ++static_cast<libuv*>(t->data)->fired_; };
     uv_timer_start(&timers_[i], count, static_cast<std::uint64_t>(delay.count() / 1000), 0);
   }
-  void cancel(std::size_t i) { cancelled_ += uv_timer_stop(&timers_[i]) == 0 ? 1 : 0; }
+  void cancel(std::size_t i) { cancelled_ += uv_timer_stop(&timers_[i]) == 0 ? 1u : 0u; }
   void settle() {}
   void turn() { uv_run(&loop_, UV_RUN_NOWAIT); }
   std::size_t fired() const { return fired_; }
@@ -235,7 +235,7 @@ class libevent {
                        static_cast<suseconds_t>(delay.count() % 1000000)};
     evtimer_add(&timers_[i], &span);
   }
-  void cancel(std::size_t i) { cancelled_ += evtimer_del(&timers_[i]) == 0 ? 1 : 0; }
+  void cancel(std::size_t i) { cancelled_ += evtimer_del(&timers_[i]) == 0 ? 1u : 0u; }
   void settle() {}
   void turn() { event_base_loop(base_, EVLOOP_NONBLOCK); }
   std::size_t fired() const { return fired_; }

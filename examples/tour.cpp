@@ -13,8 +13,12 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <cinttypes>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <initializer_list>
 #include <random>
 #include <string>
 #include <thread>
@@ -34,9 +38,11 @@ using hybridloop::ready;
 using std::chrono::microseconds;
 using std::chrono::nanoseconds;
 using time_point = hybridloop::loop::time_point;
+using crowd = std::vector<std::thread>;
+using samples = std::vector<nanoseconds>;
 
 constexpr std::size_t clients = 100;
-constexpr std::size_t bursts_per_client = 100;
+constexpr std::size_t bursts_per_client = 300;
 constexpr std::size_t producers = 8;
 constexpr std::size_t tasks_per_producer = 125000;
 constexpr int changes = 500;
@@ -64,31 +70,39 @@ class unique_fd {
   int fd_;
 };
 
+struct pipe_ends {
+  unique_fd out, in;
+};
+pipe_ends make_pipe() {
+  int ends[2];
+  must(::pipe(ends), "pipe");
+  return {unique_fd(ends[0]), unique_fd(ends[1])};
+}
+
 struct tour {
-  // The loop thread counts; nobody else looks before it has ended, so nothing locks.
+  // The loop thread writes these, and nobody else looks before the loop is at rest: nothing locks.
   std::size_t tasks = 0;
   std::size_t violations = 0;
   std::array<std::size_t, producers> next{};
   std::size_t connections = 0;
   std::size_t lines_echoed = 0;
   std::size_t partial_writes = 0;
-  std::vector<nanoseconds> timer_errors;
+  samples timer_errors;
+  samples errors_under_load;
   std::vector<hybridloop::timer_id> tickers;
   bool ticking = true;
 
-  // The clients count.
+  // The clients write these.
   std::atomic<std::size_t> lines_sent{0};
   std::atomic<std::size_t> wrong_echoes{0};
 
-  const time_point begin = now();
-  hybridloop::loop loop;  // the last member: what it still holds refers to the others
+  const pipe_ends pipe = make_pipe();
+  hybridloop::loop loop;  // the last member, because what it holds refers to the others
 };
 
 template <class F>
-void must_post(tour& t, F&& f) {
-  if (t.loop.post(std::forward<F>(f)) == hybridloop::post_result::accepted) return;
-  std::fputs("tour: a post was refused\n", stderr);
-  std::exit(1);
+void must_post(tour& t, F f) {
+  if (t.loop.post(std::move(f)) != hybridloop::post_result::accepted) std::abort();
 }
 
 template <class Condition>
@@ -107,7 +121,7 @@ class connection {
   void operator()(ready what) {
     if (owed_.empty()) receive();
     if (!owed_.empty()) send();
-    if (broken_ || (ended_ && owed_.empty())) {
+    if (ended_ && owed_.empty()) {
       tour_.loop.unwatch(what.id);
     } else {
       tour_.loop.modify(what.id, owed_.empty() ? interest::readable : interest::writable);
@@ -115,12 +129,12 @@ class connection {
   }
 
  private:
+  // Whole lines are echoed, and at the end the rest.
   void receive() {
     char buffer[16384];
     const ssize_t got = ::recv(fd_.get(), buffer, sizeof buffer, 0);
-    if (got < 0) return note_error();
-    ended_ = got == 0;
-    heard_.append(buffer, static_cast<std::size_t>(got));
+    ended_ = got == 0 || (got < 0 && errno != EAGAIN);
+    if (got > 0) heard_.append(buffer, static_cast<std::size_t>(got));
     const std::size_t whole = ended_ ? heard_.size() : heard_.rfind('\n') + 1;  // npos + 1 is 0
     owed_.assign(heard_, 0, whole);
     heard_.erase(0, whole);
@@ -130,19 +144,16 @@ class connection {
 
   void send() {
     const ssize_t put = ::send(fd_.get(), owed_.data(), owed_.size(), MSG_NOSIGNAL);
-    if (put < 0) return note_error();
-    owed_.erase(0, static_cast<std::size_t>(put));
+    if (put < 0 && errno != EAGAIN) owed_.clear();  // nobody is there; the next read says so too
+    if (put > 0) owed_.erase(0, static_cast<std::size_t>(put));
     if (!owed_.empty()) ++tour_.partial_writes;
   }
-
-  void note_error() noexcept { broken_ = errno != EAGAIN && errno != EINTR; }
 
   tour& tour_;
   unique_fd fd_;
   std::string heard_;  // the beginning of a line
   std::string owed_;   // lines on their way back
   bool ended_ = false;
-  bool broken_ = false;
 };
 
 unique_fd listen_at(sockaddr_in& place) {
@@ -157,25 +168,31 @@ unique_fd listen_at(sockaddr_in& place) {
   return fd;
 }
 
+// So small that long lines do not fit, and are written in parts.
+void make_small(const unique_fd& fd, int which) {
+  const int size = 4096;
+  must(::setsockopt(fd.get(), SOL_SOCKET, which, &size, sizeof size), "setsockopt");
+}
+
 // Accepts until everybody is here; then the listener is not watched any more.
 void serve(tour& t, const unique_fd& listener) {
   t.loop.watch(listener.get(), interest::readable, [&t, &listener](ready what) {
-    const int fd = ::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) return;
-    const int small = 4096;  // so that long lines do not fit
-    must(::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small), "setsockopt");
-    t.loop.watch(fd, interest::readable, connection(t, unique_fd(fd)));
+    unique_fd fd(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    const int number = fd.get();
+    if (number < 0) return;
+    make_small(fd, SO_SNDBUF);
+    t.loop.watch(number, interest::readable, connection(t, std::move(fd)));
     if (++t.connections == clients) t.loop.unwatch(what.id);
   });
 }
 
 // ---- The clients and the producers, a thread each ----
 
-// A few lines, mostly short; one in fifty is long enough to fill the server's send buffer.
+// A few lines, mostly short. A burst of them fits into the buffers on the way there and back.
 std::string some_lines(std::minstd_rand& random, std::size_t count) {
   std::string text;
   for (; count != 0; --count) {
-    const std::size_t length = random() % 50 == 0 ? 5000 + random() % 20000 : random() % 200;
+    const std::size_t length = random() % 20 == 0 ? 4000 + random() % 4000 : random() % 200;
     text.append(length, static_cast<char>('a' + random() % 26)) += '\n';
   }
   return text;
@@ -194,14 +211,14 @@ std::string receive(const unique_fd& fd, std::size_t size) {
 void talk(tour& t, const sockaddr_in& place, unsigned seed) {
   std::minstd_rand random(seed);
   const unique_fd fd(must(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  make_small(fd, SO_RCVBUF);
   must(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&place), sizeof place), "connect");
-  for (std::size_t burst = 1; burst <= bursts_per_client; ++burst) {
-    const bool last = burst == bursts_per_client;
+  for (std::size_t left = bursts_per_client; left-- != 0;) {
     const std::size_t lines = 1 + random() % 8;
-    const std::string text = some_lines(random, lines) + (last ? "goodbye" : "");
-    t.lines_sent += lines + (last ? 1 : 0);
-    must(::send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL), "send");  // blocks until all went
-    if (last) must(::shutdown(fd.get(), SHUT_WR), "shutdown");
+    const std::string text = some_lines(random, lines) + (left == 0 ? "goodbye" : "");
+    t.lines_sent += lines + (left == 0 ? 1 : 0);
+    must(::send(fd.get(), text.data(), text.size(), MSG_NOSIGNAL), "send");  // all of it: it blocks
+    if (left == 0) must(::shutdown(fd.get(), SHUT_WR), "shutdown");
     if (receive(fd, text.size()) != text) ++t.wrong_echoes;
   }
   if (!receive(fd, 1).empty()) ++t.wrong_echoes;
@@ -211,21 +228,18 @@ void talk(tour& t, const sockaddr_in& place, unsigned seed) {
 void produce(tour& t, std::size_t who, std::size_t from, std::size_t to) {
   std::minstd_rand random(static_cast<unsigned>(1 + who + from));
   while (from < to) {
-    for (std::size_t burst = 1 + random() % 1000; burst != 0 && from < to; --burst, ++from) {
+    const std::size_t burst = random() % 8 == 0 ? 8000 : random() % 800;
+    for (const std::size_t end = (std::min)(to, from + burst); from < end; ++from) {
       must_post(t, [&t, who, from] {
         if (std::exchange(t.next[who], from + 1) != from) ++t.violations;
         ++t.tasks;
       });
     }
-    std::this_thread::sleep_for(microseconds(random() % 20000));
+    std::this_thread::sleep_for(microseconds(random() % 40000));
   }
 }
 
-void start_producers(tour& t, std::vector<std::thread>& crowd, std::size_t from, std::size_t to) {
-  for (std::size_t who = 0; who < producers; ++who) crowd.emplace_back(produce, std::ref(t), who, from, to);
-}
-
-// ---- Timers and the progress line, on the loop thread ----
+// ---- Timers, on the loop thread ----
 
 // The clock is asked here a little earlier than by the loop, so errors are not flattered.
 void tick(tour& t, nanoseconds period) {
@@ -237,7 +251,7 @@ void tick(tour& t, nanoseconds period) {
 
 // A timer after a random time, and then another one.
 void wander(tour& t, std::minstd_rand random) {
-  const auto delay = microseconds(random() % 20000);
+  const microseconds delay(random() % 20000);
   const time_point deadline = now() + delay;
   t.loop.after(delay, [&t, random, deadline] {
     t.timer_errors.push_back(now() - deadline);
@@ -245,10 +259,223 @@ void wander(tour& t, std::minstd_rand random) {
   });
 }
 
+// Says how far things are, once a second, or ten times on a terminal.
 void show_progress(tour& t) {
-  static const bool terminal = ::isatty(STDERR_FILENO) != 0;
-  const loop_stats s = t.loop.stats();
-  t.tickers.push_back(t.loop.every(terminal ? 100ms : 1s, [&t] {
-    
+  const bool terminal = ::isatty(STDERR_FILENO) != 0;
+  t.tickers.push_back(t.loop.every(terminal ? 100ms : 1000ms, [&t, terminal] {
+    std::fprintf(stderr, "%s%7zu tasks  %6zu lines  %5zu timers  %3zu watches%s",
+                 terminal ? "\r" : "", t.tasks, t.lines_echoed, t.timer_errors.size(),
+                 t.loop.stats().watches, terminal ? " " : "\n");
   }));
+}
+
+void start_timers(tour& t) {
+  for (const auto period : {5ms, 7ms, 11ms, 20ms, 50ms}) tick(t, period);
+  for (unsigned seed = 1; seed <= 8; ++seed) wander(t, std::minstd_rand(seed));
+  show_progress(t);
+}
+
+void stop_timers(tour& t) {
+  for (const auto id : t.tickers) t.loop.cancel(id);
+  t.ticking = false;
+}
+
+// ---- Acts one and two ----
+
+crowd start_producers(tour& t, std::size_t from, std::size_t to) {
+  crowd all;
+  for (std::size_t who = 0; who < producers; ++who) {
+    all.emplace_back([&t, who, from, to] { produce(t, who, from, to); });
+  }
+  return all;
+}
+
+void traffic(tour& t) {
+  sockaddr_in place{};
+  const unique_fd listener = listen_at(place);
+  serve(t, listener);
+  crowd all = start_producers(t, 0, tasks_per_producer / 2);
+  for (unsigned n = 1; n <= clients; ++n) all.emplace_back([&t, place, n] { talk(t, place, n); });
+  for (std::thread& one : all) one.join();
+}
+
+// The pipe is watched from this thread, heard once and given up; then nothing is for a while.
+void come_and_go(tour& t) {
+  crowd all = start_producers(t, tasks_per_producer / 2, tasks_per_producer);
+  std::atomic<int> heard{0}, gone{0};
+  for (int round = 1; round <= changes; ++round) {
+    const auto id = t.loop.watch(t.pipe.out.get(), interest::readable, [&t, &heard] {
+      char byte = 0;
+      heard += static_cast<int>(::read(t.pipe.out.get(), &byte, 1));
+    });
+    must(::write(t.pipe.in.get(), "x", 1), "write");
+    wait_until([&] { return heard == round; });
+    t.loop.unwatch(id, [&gone] { ++gone; });
+    wait_until([&] { return gone == round; });
+    std::this_thread::sleep_for(1ms);
+  }
+  for (std::thread& one : all) one.join();
+}
+
+// ---- Act three ----
+
+// How long a task took from post to run, and one of the loop's counters at that moment.
+using counter = std::uint64_t loop_stats::*;
+struct sample {
+  nanoseconds took{0};
+  std::uint64_t count = 0;
+};
+
+sample post_to_run(tour& t, counter what) {
+  sample s;
+  std::atomic<bool> done{false};
+  const time_point posted = now();
+  must_post(t, [&t, &s, &done, posted, what] {
+    s = {now() - posted, t.loop.stats().*what};
+    done = true;
+  });
+  wait_until([&done] { return done.load(); });
+  return s;
+}
+
+void be_busy(nanoseconds span) {
+  for (const time_point end = now() + span; now() < end;) continue;
+}
+
+// Runs for a microsecond, and again in the next turn.
+struct keep_awake {
+  tour& t;
+  const std::atomic<bool>& wanted;
+  void operator()() const {
+    be_busy(1us);
+    if (wanted) t.loop.defer(*this);
+  }
+};
+
+samples while_awake(tour& t) {
+  samples seen;
+  std::atomic<bool> wanted{true};
+  must_post(t, keep_awake{t, wanted});
+  while (seen.size() < 20000) seen.push_back(post_to_run(t, &loop_stats::parks).took);
+  wanted = false;
+  wait_until([&t, parks = t.loop.stats().parks] { return t.loop.stats().parks > parks; });
+  return seen;
+}
+
+// Posts soon after the task before. If the loop has not parked in between, it was looking.
+samples while_spinning(tour& t) {
+  samples seen;
+  sample before = post_to_run(t, &loop_stats::parks);
+  for (int tries = 0; seen.size() < 20000 && tries < 40000; ++tries) {
+    be_busy(2us);
+    const sample s = post_to_run(t, &loop_stats::parks);
+    if (s.count == before.count) seen.push_back(s.took);
+    before = s;
+  }
+  return seen;
+}
+
+// Posts when the loop has parked once more, in the place that the counter counts.
+samples while_parked(tour& t, counter place) {
+  samples seen;
+  sample before = post_to_run(t, place);
+  while (seen.size() < 2000) {
+    wait_until([&] { return t.loop.stats().*place > before.count; });
+    std::this_thread::sleep_for(200us);
+    before = post_to_run(t, place);
+    seen.push_back(before.took);
+  }
+  return seen;
+}
+
+// ---- The table, and what must be true ----
+
+void print_times(const char* what, samples times) {
+  if (times.empty()) times.push_back(0ns);  // one CPU: nobody spins
+  std::sort(times.begin(), times.end());
+  const auto us = [](nanoseconds n) { return static_cast<double>(n.count()) / 1000; };
+  const std::size_t n = times.size();
+  std::printf("%-24s%9zu%10.1f%10.1f%10.1f\n", what, n, us(times[n / 2]), us(times[n * 99 / 100]),
+              us(times[n - 1]));
+}
+
+struct fact {
+  std::uint64_t count;
+  const char* what;
+};
+void print_facts(const char* head, std::initializer_list<fact> facts) {
+  std::printf("%-7s", head);
+  for (const fact& f : facts) std::printf("%10" PRIu64 " %-17s", f.count, f.what);
+  std::puts("");
+}
+
+void print_counts(const tour& t, const loop_stats& s) {
+  print_facts("\ntasks ", {{t.tasks, "run"}, {t.violations, "out of order"}});
+  print_facts("lines", {{t.lines_echoed, "echoed"}, {t.lines_sent, "sent"}});
+  print_facts("server", {{t.connections, "connections"}, {t.partial_writes, "partial writes"}});
+  print_facts("parks", {{s.in_channel, "in the channel"}, {s.in_poller, "in the poller"}});
+  print_facts("wakes", {{s.wakes_channel, "of the channel"}, {s.wakes_poller, "of the poller"}});
+  print_facts("posts", {{s.posts, "accepted"}, {s.wakes_saved, "without a wake"}});
+  print_facts("room", {{s.spilled, "spilled"}, {s.arena_high, "blocks at most"}});
+  print_facts("time", {{s.spun_ns / 1000000, "ms spun"}, {s.parked_ns / 1000000, "ms parked"}});
+}
+
+int failures(tour& t, const loop_stats& s, std::size_t ran) {
+  int failed = 0;
+  const auto expect = [&failed](bool kept, const char* promise) {
+    if (kept) return;
+    ++failed;
+    std::fprintf(stderr, "tour: broken: %s\n", promise);
+  };
+  const auto early = [](const samples& errors) {
+    return std::any_of(errors.begin(), errors.end(), [](nanoseconds n) { return n < 0ns; });
+  };
+  expect(t.tasks == producers * tasks_per_producer, "every task runs exactly once");
+  expect(t.violations == 0, "the tasks of a thread run in the order of their posts");
+  expect(t.connections == clients, "every client is accepted");
+  expect(t.lines_echoed == t.lines_sent, "every line is echoed");
+  expect(t.wrong_echoes == 0, "every echo is what was sent, and then the end");
+  expect(!early(t.timer_errors) && !early(t.errors_under_load), "no timer is early");
+  expect(s.in_channel >= changes && s.in_poller >= changes, "the loop sleeps in both places");
+  expect(s.rescued == 0, "no wake is lost");
+  expect(s.tasks == ran, "run() answers how many tasks it ran");
+  expect(s.timers == 0 && s.watches == 0 && s.arena_in_use == 0, "a closed loop is drained");
+  expect(t.loop.post([] {}) == hybridloop::post_result::closed, "a closed loop takes no task");
+  return failed;
+}
+
+}  // namespace
+
+int main() {
+  tour t;
+  std::size_t ran = 0;
+  std::thread runner([&t, &ran] { ran = t.loop.run(); });
+
+  t.loop.invoke([&t] { start_timers(t); });
+  traffic(t);
+  come_and_go(t);
+  t.loop.invoke([&t] { t.errors_under_load.swap(t.timer_errors); });
+  std::this_thread::sleep_for(1s);
+  t.loop.invoke([&t] { stop_timers(t); });
+  wait_until([&t] { return t.loop.stats().timers == 0; });
+
+  const samples awake = while_awake(t);
+  const samples spinning = while_spinning(t);
+  const samples in_channel = while_parked(t, &loop_stats::in_channel);
+  t.loop.watch(t.pipe.out.get(), interest::readable, [] {});  // nobody writes any more
+  const samples in_poller = while_parked(t, &loop_stats::in_poller);
+
+  t.loop.after(1h, [] {});  // close() waits neither for this nor for the watch
+  t.loop.close();
+  runner.join();
+
+  std::printf("\n%-24s%9s%10s%10s%10s\n", "microseconds", "count", "p50", "p99", "max");
+  print_times("post to run, awake", awake);
+  print_times("  spinning", spinning);
+  print_times("  parked in the channel", in_channel);
+  print_times("  parked in the poller", in_poller);
+  print_times("timer error, quiet", t.timer_errors);
+  print_times("  under load", t.errors_under_load);
+  print_counts(t, t.loop.stats());
+  return failures(t, t.loop.stats(), ran) == 0 ? 0 : 1;
 }

@@ -60,8 +60,10 @@ struct watch_command : command_base {
   }
 
   void attach(watch_record<Traits>& r) {
-    if (loop->watch_table_.find(id) == nullptr || r.attached) return;  // ended on its way here
-    const int refused = loop->ended ? ECANCELED : loop->template attach<Build>(r);
+    if (loop->watch_table_.find(id) == nullptr) {  // ended on its way here
+      return loop->watches_.detach(loop->poller, r);
+    }
+    const int refused = loop->template attach<Build>(r);
     if (refused != 0) report(r, refused);
   }
 
@@ -88,6 +90,7 @@ struct watch_command : command_base {
     what_happened.id = id;
     ++r.running;
     const end guard{loop, r};
+    loop->watches_.detach(loop->poller, r);
     if (number == ECANCELED) return;
     ++loop->ran;
     r.call(what_happened);

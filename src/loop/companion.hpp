@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <exception>
 #include <thread>
@@ -62,7 +63,7 @@ class companion {
     poll_event events[events_per_turn];
     while (!leave_.load(std::memory_order_acquire)) {  // [companion] Z2
       const int got = c.poller.wait(events, events_per_turn, never);
-      if (got < 0) Traits::kernel::yield();
+      if (got < 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // no reason to burn a core
       for (int i = 0; i < got; ++i) c.template send<build_tag>(arrival<Core>(c, events[i]));
     }
   }

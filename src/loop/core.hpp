@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -42,6 +43,7 @@ class core {
 
   // nullptr, and the code says why.
   static core* create(const loop_options& asked, std::error_code& code) noexcept {
+    code.clear();
     loop_options options = asked;
     constexpr std::size_t most = std::size_t{1} << 24;
     if (options.ring_capacity > most || options.arena_capacity > most || options.spin.count() < 0) {
@@ -106,11 +108,15 @@ class core {
     return in.template offer_ring<Build>(std::forward<F>(f), strong, look);
   }
 
-  // Without a look: the caller owes one.
+  // Without a look: the caller owes one. A full ring is looked after here, because nobody makes room
+  // while the loop sleeps.
   template <class Build, class F>
   post_result post_quietly(F&& f) {
-    return in.template offer<Build>(
-        std::forward<F>(f), [this] { return full_policy(options.when_full); }, true, [] {});
+    const auto when_full = [this] {
+      door.look(true);
+      return full_policy(options.when_full);
+    };
+    return in.template offer<Build>(std::forward<F>(f), when_full, true, [] {});
   }
 
   template <class Build, class F>
@@ -173,9 +179,10 @@ class core {
     return refused;
   }
 
-  // 0, or an errno.
+  // 0, or an errno; ECANCELED: the loop has ended its watches.
   template <class Build>
   int attach(watch_record<Traits>& r) noexcept {
+    if (ended) return ECANCELED;
     const int refused = open_poller();
     if (refused != 0) return refused;
     if (options.path == fast_path::mini) {
@@ -218,7 +225,7 @@ class core {
 
   void end_timers_and_watches() noexcept {
     timers_.end_all(false);
-    watches_.end_all(poller);
+    watches_.end_all(poller, false);
   }
 
   // The destructor of the loop: nothing runs, everything is destroyed.
@@ -234,7 +241,7 @@ class core {
       deferred.clear();
       microtasks.clear();
       timers_.end_all(true);
-      watches_.end_all(poller);
+      watches_.end_all(poller, true);
     } while (!in.empty());
     poller.close();
   }

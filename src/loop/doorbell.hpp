@@ -150,13 +150,14 @@ struct alignas(cache_line) doorbell {
     return m == status::awake || m == status::idle || m == status::dead;
   }
 
-  // One CAS that sets the bits and, from a sleep, the mode awake; its winner rings.
+  // One CAS that sets the bits and, from a sleep, the mode awake; its winner rings. A sleep that ends
+  // is all that `wanted` wants: left standing, it would end the next one too.
   void move(std::uint32_t seen, std::uint32_t bits) noexcept {
     bool counted = false;
     for (;;) {
       const std::uint32_t m = status::mode_of(seen);
       std::uint32_t then = seen | bits;
-      if (status::asleep(seen)) then = status::with_mode(then, status::awake);
+      if (status::asleep(seen)) then = status::with_mode(then & ~status::wanted, status::awake);
       if (m == status::lent) then |= status::wanted;
       if (then == seen || m == status::dead) break;
       if (m == status::in_poller && !counted) {

@@ -34,6 +34,7 @@ class runner {
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
+    put_events_back();
     publish_counts();
     core_.ran = ran_before_;
     core_.in.publish_head();
@@ -72,10 +73,9 @@ class runner {
   }
 
   static bool enter(core_type& c, bool outermost) {
-    if (outermost) {
-      HYBRIDLOOP_CONTRACT(c.wake.enter(), "a loop is run by one thread at a time");
-    }
-    return true;
+    const bool entered = !outermost || c.wake.enter();
+    HYBRIDLOOP_CONTRACT(entered, "a loop is run by one thread at a time");
+    return entered;
   }
 
   bool stop_seen() noexcept {
@@ -105,7 +105,7 @@ class runner {
     core_.turns.add(1);
     core_.refresh_now();
     ran_at_turn_ = core_.ran;
-    commands_in_turn_ = 0;
+    took_some_ = false;
     events_ = 0;
     microtasks_left_ = microtasks_per_turn;
     run_microtasks();  // left over from the turn before
@@ -124,9 +124,11 @@ class runner {
     core_.publish_counts();
   }
 
+  // Commands, tombstones and microtasks are not counted, yet they may have been the last thing that
+  // run_until_idle() was waiting for.
   bool nothing_happened() const noexcept {
-    return core_.ran == ran_at_turn_ && commands_in_turn_ == 0 && core_.deferred.empty() &&
-           core_.microtasks.empty() && !core_.watches_.always_ready();
+    return core_.ran == ran_at_turn_ && !took_some_ && microtasks_left_ == microtasks_per_turn &&
+           core_.deferred.empty() && core_.microtasks.empty() && !core_.watches_.always_ready();
   }
 
   // ---- What there is to do ----
@@ -139,9 +141,10 @@ class runner {
         [] { return core_type::read_now(); });
   }
 
-  // What was deferred before this turn; what these defer waits for the next one.
+  // What was deferred before this turn; what these defer waits for the next one. A nested run may
+  // have been there first.
   void run_deferred() {
-    for (std::size_t n = core_.deferred.size(); n != 0 && !stop_seen(); --n) {
+    for (std::size_t n = core_.deferred.size(); n != 0 && !core_.deferred.empty() && !stop_seen(); --n) {
       unique_task task = core_.deferred.pop();
       run_one([&task] { task(); }, true);
     }
@@ -172,11 +175,10 @@ class runner {
     core_.in.take_spilled();
     while (left != 0 && !stop_seen()) {
       const bool some = core_.in.template run_next<Build>([this](unique_task& task) {
-        const bool counted = task.counted();
-        if (!counted) ++commands_in_turn_;
-        run_one([&task] { task(); }, counted);
+        run_one([&task] { task(); }, task.counted());
       });
       if (!some) break;
+      took_some_ = true;
       if (--left % stride == 0) {
         core_.in.publish_head();
         core_.in.take_spilled();
@@ -191,7 +193,6 @@ class runner {
         return run_one([&r, &what] { r.call(what); }, true);
       });
     }
-    const batch_end guard{*this};
     while (next_event_ < events_ && !stop_seen()) {
       const poll_event& event = ready_[next_event_++];
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
@@ -201,15 +202,9 @@ class runner {
   }
 
   // Events that an exception or a stop left behind are reported again.
-  struct batch_end {
-    runner& mine;
-    ~batch_end() {
-      while (mine.next_event_ < mine.events_) {
-        mine.core_.watches_.put_back(mine.core_.poller, mine.ready_[mine.next_event_++]);
-      }
-      mine.next_event_ = mine.events_ = 0;
-    }
-  };
+  void put_events_back() noexcept {
+    while (next_event_ < events_) core_.watches_.put_back(core_.poller, ready_[next_event_++]);
+  }
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
   template <class F>
@@ -247,7 +242,12 @@ class runner {
   void take_events(int got) noexcept {
     next_event_ = 0;
     events_ = got > 0 ? static_cast<std::size_t>(got) : 0;
-    if (got < 0) Traits::kernel::yield();  // a poller that fails is not a reason to burn a core
+  }
+
+  // A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
+  void nap(nanos limit) noexcept {
+    const nanos soon = core_type::read_now() + 1000000;
+    Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), soon < limit ? soon : limit);
   }
 
   // From publish() on the loop is on the word of [sleep]: what is looked at after it is a shared
@@ -265,6 +265,7 @@ class runner {
     core_.wake.barrier();
     if (!core_.in.news_before_sleep(mark)) sleep(in_poller, end);
     core_.wake.wake_self();
+    if (core_.wake.told(status::wanted)) core_.wake.forget(status::wanted);  // it has had its sleep
     core_.refresh_now();
   }
 
@@ -276,7 +277,9 @@ class runner {
     (in_poller ? core_.parks_poller : core_.parks_channel).add(1);
     if (in_poller) {
       const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
-      take_events(core_.poller.wait(ready_, events_per_turn, span));
+      const int got = core_.poller.wait(ready_, events_per_turn, span);
+      take_events(got);
+      if (got < 0) nap(limit);
     } else {
       Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), limit);
     }
@@ -343,7 +346,7 @@ class runner {
 
   std::size_t published_ = 0;  // of core_.ran
   std::size_t ran_at_turn_ = 0;
-  std::size_t commands_in_turn_ = 0;
+  bool took_some_ = false;  // from the ingress, in this turn
   std::size_t microtasks_left_ = microtasks_per_turn;
   std::size_t events_ = 0;
   std::size_t next_event_ = 0;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "loop/doorbell.hpp"
@@ -101,7 +102,7 @@ class wakeup {
     const std::uint64_t fresh = posts - posts_seen_;
     posts_seen_ = posts;
     posts_per_park_ = (posts_per_park_ * 7 + (fresh < 65536 ? fresh : 65536) * 16) / 8;
-    owes_barrier_ = !symmetric_;
+    owes_barrier_ = owes_barrier_ || !symmetric_;  // what a refused publish() left unpaid stays owed
     if (symmetric_ && wants_asymmetric() && Traits::barrier::available()) {
       set_symmetric(false);
       owes_barrier_ = true;
@@ -121,7 +122,7 @@ class wakeup {
 
   // After publish(), before the last look.
   void barrier() noexcept {
-    if (!owes_barrier_ || Traits::barrier::issue()) return;
+    if (!std::exchange(owes_barrier_, false) || Traits::barrier::issue()) return;
     set_symmetric(true);
     Traits::barrier::issue_last();
   }

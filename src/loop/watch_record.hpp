@@ -52,6 +52,7 @@ struct watch_record {
   bool attached = false;
   bool armed = true;        // false: a oneshot that was delivered, or a hang-up that was told
   bool always = false;      // a file that is always ready
+  int lost = 0;             // the errno that is still to be told: its descriptor is gone
   bool referenced = true;
   std::uint32_t running = 0;
   std::uint64_t served = 0;  // the latest event it was considered for
@@ -83,7 +84,6 @@ class watch_table {
     r.what = what;
     r.armed = true;
     r.always = false;
-    r.attached = false;
     r.referenced = true;
     r.running = 0;
     r.served = 0;

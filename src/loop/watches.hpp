@@ -18,6 +18,9 @@ namespace detail {
 // number are dropped. The loop thread only (or who borrows an idle loop).
 //
 // While watches of one descriptor disagree about `edge`, it is level-triggered for all.
+//
+// A descriptor may be closed without a word to us, and its number name a stranger soon after. When
+// the kernel says so, its watches are told once (error, EBADF) and end.
 template <class Traits>
 class watches {
  public:
@@ -38,18 +41,20 @@ class watches {
   std::size_t registered() const noexcept { return registered_; }
   std::ptrdiff_t referenced() const noexcept { return referenced_; }
   std::uint64_t stale() const noexcept { return stale_; }
-  bool always_ready() const noexcept { return always_armed_ != 0; }
+  // Somebody has to be told without the kernel: deliver_always().
+  bool always_ready() const noexcept { return always_armed_ != 0 || lost_ != nullptr; }
 
   // 0, or the errno that refused it; then nothing is kept.
   int attach(poller& p, record& r) noexcept {
-    if (r.handle < 0) return EBADF;
-    if (!reach(r.handle)) return ENOMEM;
-    descriptor& d = descriptors_[r.handle];
-    r.next = d.first;
-    d.first = &r;
-    r.attached = true;
+    int refused = reach(p, r.handle);
+    if (refused != 0) return refused;
     r.served = serial_;
-    int refused = update(p, r.handle, has(r.what, interest::edge));
+    link(r, descriptors_[r.handle].first);
+    refused = update(p, r.handle, true);
+    if (r.lost != 0) {  // the number came again: the others watched what is gone
+      unlink(r);
+      return attach(p, r);
+    }
     if (refused == EPERM) {
       r.always = true;
       if (always_pending(r)) ++always_armed_;
@@ -59,12 +64,14 @@ class watches {
       unlink(r);
       return refused;
     }
+    r.attached = true;
     ++count_;
     if (r.referenced) ++referenced_;
     return 0;
   }
 
   int modify(poller& p, record& r, interest what) noexcept {
+    if (r.lost != 0) return r.lost;
     if (always_pending(r)) --always_armed_;
     r.what = what;
     r.armed = true;
@@ -75,10 +82,7 @@ class watches {
   // The callback does not run again. Destroyed here, or when it returns.
   void detach(poller& p, record& r) noexcept {
     if (r.attached) {
-      unlink(r);
-      --count_;
-      if (r.referenced) --referenced_;
-      if (always_pending(r)) --always_armed_;
+      take_off(r);
       update(p, r.handle, false);
     }
     if (r.running == 0) table_.give(r);
@@ -98,35 +102,36 @@ class watches {
     const auto generation = static_cast<std::uint32_t>(event.token >> 32);
     if (!is_current(fd, generation)) {
       ++stale_;
+      if (haunted_ && !companion_ && ++ghosts_ > registered_ + few_ghosts) start_anew(p);
       return;
     }
     if (descriptors_[fd].oneshot) descriptors_[fd].disarmed = true;
     const std::uint64_t serial = ++serial_;
-    rearm guard{*this, p, fd, generation, true};
+    const rearm guard{*this, p, fd, generation, serial};
     while (is_current(fd, generation)) {
-      record* r = next_to_serve(descriptors_[fd].first, serial);
-      if (r == nullptr) {
-        guard.again = false;
-        break;
-      }
+      record* r = next_to_serve(descriptors_[fd].first, serial, false);
+      if (r == nullptr) return;
       r->served = serial;
       ready what = event.what;
-      if (concerns(*r, what) && !tell(*r, what, call)) break;
+      if (concerns(*r, what) && !tell(*r, what, call)) return;
     }
   }
 
-  // Tells every watch of a file that is always ready, once a turn.
+  // Tells the watches of lost descriptors, and, once a turn, those of files that are always ready.
+  // Goes round, so that a callback that throws every time holds nobody up.
   template <class Call>
   void deliver_always(const Call& call) {
-    if (always_armed_ == 0) return;
+    if (!tell_lost(call)) return;
     const std::uint64_t serial = ++serial_;
-    for (std::size_t fd = 0; fd < room_ && always_armed_ != 0; ++fd) {
-      while (record* r = next_to_serve(descriptors_[fd].first, serial)) {
+    for (std::size_t left = room_; left != 0 && always_armed_ != 0; --left) {
+      always_at_ = always_at_ + 1 < room_ ? always_at_ + 1 : 0;
+      const std::size_t fd = always_at_;
+      while (record* r = next_to_serve(descriptors_[fd].first, serial, true)) {
         r->served = serial;
         ready what;
         what.readable = true;
         what.writable = true;
-        if (r->always && concerns(*r, what) && !tell(*r, what, call)) return;
+        if (concerns(*r, what) && !tell(*r, what, call)) return;
       }
     }
   }
@@ -139,9 +144,10 @@ class watches {
     }
   }
 
-  void end_all(poller& p) noexcept {
-    table_.for_each([this, &p](record& r) {
-      if (!r.attached && !r.call) return;
+  // Ends every watch that was attached; on the way out, also those whose attach never arrived.
+  void end_all(poller& p, bool unattached_too) noexcept {
+    table_.for_each([this, &p, unattached_too](record& r) {
+      if (!r.attached && !(unattached_too && r.call)) return;
       table_.end(table_.id_of(r));
       detach(p, r);
     });
@@ -162,9 +168,11 @@ class watches {
     poller& p;
     native_handle fd;
     std::uint32_t generation;
-    bool again;
+    std::uint64_t serial;
     ~rearm() {
-      if (all.is_current(fd, generation)) all.update(p, fd, again);
+      if (!all.is_current(fd, generation)) return;
+      const bool untold = next_to_serve(all.descriptors_[fd].first, serial, false) != nullptr;
+      all.update(p, fd, untold);
     }
   };
 
@@ -182,12 +190,17 @@ class watches {
   }
 
   static bool always_pending(const record& r) noexcept {
-    return r.always && r.armed && (r.what & anything) != interest::none;
+    return r.always && r.armed && (has(r.what, interest::readable) || has(r.what, interest::writable));
   }
 
-  static record* next_to_serve(record* r, std::uint64_t serial) noexcept {
-    while (r != nullptr && r->served >= serial) r = r->next;
-    return r;
+  // Who waited longest is first, so that a callback that throws every time holds nobody up.
+  static record* next_to_serve(record* r, std::uint64_t serial, bool always) noexcept {
+    record* next = nullptr;
+    for (; r != nullptr; r = r->next) {
+      if (r->always != always || r->served >= serial) continue;
+      if (next == nullptr || r->served < next->served) next = r;
+    }
+    return next;
   }
 
   // Narrows an event to what a watch asked for; false when nothing is left.
@@ -213,13 +226,30 @@ class watches {
     return call(r, what);
   }
 
-  // What all watches of a descriptor want together.
+  template <class Call>
+  bool tell_lost(const Call& call) {
+    while (lost_ != nullptr) {
+      record& r = *lost_;
+      ready what;
+      what.error = true;
+      what.native_error = r.lost;
+      what.id = table_.id_of(r);
+      take_off(r);
+      ++r.running;
+      const call_end guard{*this, r};
+      if (!call(r, what)) return false;
+    }
+    return true;
+  }
+
+  // What all watches of a descriptor want together; `any`: that need the poller.
   interest wanted(const descriptor& d, bool& any) const noexcept {
     interest all = interest::none;
     bool edge = true;
     bool oneshot = true;
     std::size_t watchers = 0;
     for (const record* r = d.first; r != nullptr; r = r->next) {
+      if (r->always) continue;
       any = true;
       ++watchers;
       if (!r->armed) continue;
@@ -233,19 +263,22 @@ class watches {
     return all;
   }
 
-  // Makes the poller's registration what the watches want. `again` has an edge-triggered
-  // descriptor report what it has reported before. 0 or an errno.
+  // Makes the poller's registration what the watches want. `again` asks the kernel in any case: it
+  // says whether the descriptor is still the one it was, and reports an edge-triggered one once
+  // more. 0 or an errno.
   int update(poller& p, native_handle fd, bool again) noexcept {
     descriptor& d = descriptors_[fd];
     bool any = false;
     const interest want = wanted(d, any);
-    if (!any) return forget(p, fd);
-    if (d.first->always) return 0;
-    if (d.in_poller && want == interest::none && d.disarmed) {
-      d.registered = want;  // the kernel is silent already
+    if (!any) {
+      forget(p, fd);
       return 0;
     }
-    if (d.in_poller && want == d.registered && !d.disarmed && !again) return 0;
+    const bool silent = want == interest::none && d.disarmed;
+    if (d.in_poller && !again && (silent || (want == d.registered && !d.disarmed))) {
+      d.registered = want;
+      return 0;
+    }
     const int refused = tell_poller(p, fd, d, want);
     if (refused == 0) {
       d.registered = want;
@@ -258,9 +291,9 @@ class watches {
   int tell_poller(poller& p, native_handle fd, descriptor& d, interest want) noexcept {
     if (d.in_poller) {
       const int refused = p.change(fd, want, token_of(fd, d));
-      if (refused != ENOENT) return refused;
-      d.in_poller = false;  // closed behind our back, and the number came again
-      --registered_;
+      if (!means_gone(refused)) return refused;
+      lose(fd, EBADF);
+      return EBADF;
     }
     ++d.generation;
     const int refused = p.add(fd, want, token_of(fd, d));
@@ -271,52 +304,112 @@ class watches {
     return refused;
   }
 
-  int forget(poller& p, native_handle fd) noexcept {
-    descriptor& d = descriptors_[fd];
-    if (!d.in_poller) return 0;
-    d.in_poller = false;
-    d.disarmed = false;
+  static constexpr bool means_gone(int refused) noexcept {
+    return refused == EBADF || refused == ENOENT || refused == EPERM;
+  }
+
+  void forget(poller& p, native_handle fd) noexcept {
+    if (!descriptors_[fd].in_poller) return;
+    drop(fd);
+    if (p.remove(fd) != 0) haunted_ = true;
+  }
+
+  // The poller has it no more, or cannot be told; its watches are still to hear why.
+  void lose(native_handle fd, int why) noexcept {
+    drop(fd);
+    haunted_ = true;
+    while (record* r = descriptors_[fd].first) {
+      if (always_pending(*r)) --always_armed_;
+      unlink(*r);
+      r->always = false;
+      r->lost = why;
+      link(*r, lost_);
+    }
+  }
+
+  void drop(native_handle fd) noexcept {
+    descriptors_[fd].in_poller = false;
+    descriptors_[fd].disarmed = false;
     --registered_;
-    p.remove(fd);
-    return 0;
+  }
+
+  // The kernel keeps a registration by number and file. Where a number is closed while its file lives
+  // on through a duplicate, one stays behind that cannot be taken off any more and may be reported
+  // for ever. Once such reports have cost as much as registering all descriptors anew, this does.
+  // With a companion they fall silent by themselves.
+  void start_anew(poller& p) noexcept {
+    ghosts_ = 0;
+    if (p.renew() != 0) return;  // another time
+    for (std::size_t i = 0; i < room_; ++i) {
+      const descriptor& d = descriptors_[i];
+      if (!d.in_poller) continue;
+      const auto fd = static_cast<native_handle>(i);
+      const int refused = p.add(fd, d.disarmed ? interest::none : d.registered, token_of(fd, d));
+      if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
+    }
+    haunted_ = false;
   }
 
   static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
     return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
   }
 
-  void unlink(record& r) noexcept {
-    record** at = &descriptors_[r.handle].first;
-    while (*at != &r) at = &(*at)->next;
-    *at = r.next;
-    r.attached = false;
+  static void link(record& r, record*& list) noexcept {
+    record** at = &list;
+    while (*at != nullptr) at = &(*at)->next;
+    r.next = nullptr;
+    *at = &r;
   }
 
-  bool reach(native_handle fd) noexcept {
+  void unlink(record& r) noexcept {
+    record** at = r.lost != 0 ? &lost_ : &descriptors_[r.handle].first;
+    while (*at != &r) at = &(*at)->next;
+    *at = r.next;
+    r.lost = 0;
+  }
+
+  void take_off(record& r) noexcept {
+    unlink(r);
+    r.attached = false;
+    --count_;
+    if (r.referenced) --referenced_;
+    if (always_pending(r)) --always_armed_;
+  }
+
+  // Room for the number. That it is a descriptor at all is asked before memory is taken for it.
+  int reach(poller& p, native_handle fd) noexcept {
+    if (fd < 0) return EBADF;
     const auto index = static_cast<std::size_t>(fd);
-    if (index < room_) return true;
+    if (index < room_) return 0;
+    if (p.remove(fd) == EBADF) return EBADF;
     std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     while (wider <= index) wider *= 2;
     void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
-    if (memory == nullptr) return false;
+    if (memory == nullptr) return ENOMEM;
     if (room_ != 0) std::memcpy(memory, descriptors_, room_ * sizeof(descriptor));
     std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(descriptor), 0,
                 (wider - room_) * sizeof(descriptor));
     if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
     descriptors_ = static_cast<descriptor*>(memory);
     room_ = wider;
-    return true;
+    return 0;
   }
+
+  static constexpr std::uint64_t few_ghosts = 16;
 
   watch_table<Traits>& table_;
   descriptor* descriptors_ = nullptr;
   std::size_t room_ = 0;
   std::size_t count_ = 0;
   std::size_t registered_ = 0;
+  record* lost_ = nullptr;
   std::size_t always_armed_ = 0;
+  std::size_t always_at_ = 0;
   std::ptrdiff_t referenced_ = 0;
   std::uint64_t serial_ = 0;
   std::uint64_t stale_ = 0;
+  std::uint64_t ghosts_ = 0;
+  bool haunted_ = false;  // a registration may have stayed behind
   bool companion_ = false;
 };
 

@@ -63,8 +63,12 @@ struct poll_event {
 //   close()                       idempotent
 //   is_open()
 //   add(fd, interest, token)      EPERM: a file that is always ready and cannot be polled
-//   change(fd, interest, token)   also makes an edge-triggered descriptor report again
-//   remove(fd)                    removing what is not there is an answer, not a failure
+//   change(fd, interest, token)   also makes an edge-triggered descriptor report again. EBADF, ENOENT
+//                                 or EPERM: the number no longer names what was added
+//   remove(fd)                    removing what is not there is an answer, not a failure; EBADF where
+//                                 the number is no descriptor at all
+//   renew()                       forgets every registration, also those that cannot be removed. The
+//                                 bell stays; when refused, all stays. Not while another thread waits
 //   wait(out, room, timeout)      relative nanoseconds, `never` for ever; the number of events, or
 //                                 0 for a timeout, a signal or the bell alone, or -errno
 //   bell()                        the handle that ring() takes; stays the same while open

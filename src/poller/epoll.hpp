@@ -30,7 +30,7 @@ class epoll_poller {
     if (epoll < 0) return -epoll;
     epoll_ = epoll;
     bell_ = eventfd_bell<Kernel>::open();
-    const int refused = bell_ < 0 ? -bell_ : control(EPOLL_CTL_ADD, bell_, EPOLLIN | EPOLLET, bell_token);
+    const int refused = bell_ < 0 ? -bell_ : add_bell(bell_);
     if (refused != 0) close();
     return refused;
   }
@@ -44,13 +44,26 @@ class epoll_poller {
 
   bool is_open() const noexcept { return epoll_ >= 0; }
 
+  // EEXIST: a registration stayed behind when the number was closed, and now it names that file again.
   int add(native_handle fd, interest what, poll_token token) noexcept {
-    return control(EPOLL_CTL_ADD, fd, events_of(what), token);
+    const int refused = control(EPOLL_CTL_ADD, fd, events_of(what), token);
+    return refused == EEXIST ? change(fd, what, token) : refused;
   }
   int change(native_handle fd, interest what, poll_token token) noexcept {
     return control(EPOLL_CTL_MOD, fd, events_of(what), token);
   }
   int remove(native_handle fd) noexcept { return control(EPOLL_CTL_DEL, fd, 0, 0); }
+
+  // A new set under the old number.
+  int renew() noexcept {
+    epoll_poller fresh;
+    fresh.epoll_ = Kernel::epoll_create();
+    if (fresh.epoll_ < 0) return -fresh.epoll_;
+    const int refused = fresh.add_bell(bell_);
+    if (refused != 0) return refused;
+    const int moved = Kernel::replace(epoll_, fresh.epoll_);
+    return moved < 0 ? -moved : 0;
+  }
 
   // Sub-millisecond where the kernel has epoll_pwait2 (5.11); otherwise rounded up, or the last
   // millisecond would be spent spinning.
@@ -97,6 +110,10 @@ class epoll_poller {
     what.error = (events & EPOLLERR) != 0;
     what.priority = (events & EPOLLPRI) != 0;
     return what;
+  }
+
+  int add_bell(int bell) noexcept {
+    return control(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
   }
 
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {

@@ -102,9 +102,11 @@ class arena final : public block_source {
     return address >= first && address - first < std::size_t{capacity_} * block_size;
   }
 
-  // Any thread; exact while nobody takes or gives.
+  // Any thread; exact while nobody takes or gives, and never more than there were.
   std::size_t in_use() const noexcept {
-    return taken() - given_.load(std::memory_order_relaxed);  // a hint; statistics
+    const std::uint32_t took = taken();
+    const std::uint32_t used = took - given_.load(std::memory_order_relaxed);  // a hint; statistics
+    return used <= capacity_ ? used : 0;  // more was given since than had been taken
   }
   std::size_t high() const noexcept {
     const std::size_t highest = high_.load(std::memory_order_relaxed);  // a hint; statistics
@@ -124,8 +126,8 @@ class arena final : public block_source {
     return static_cast<std::uint32_t>(offset / block_size);
   }
   void give_chain(std::uint32_t first, std::uint32_t last, std::uint32_t count) noexcept {
-    const std::uint32_t gave = given_.fetch_add(count, std::memory_order_relaxed);  // a hint; statistics
-    raise_high(taken() - gave);
+    const std::uint32_t took = taken();  // first: what is taken meanwhile may be what others gave
+    raise_high(took - given_.fetch_add(count, std::memory_order_relaxed));  // a hint; statistics
     free_.push_chain(first, last, link_of());
   }
 

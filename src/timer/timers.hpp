@@ -235,6 +235,7 @@ class timers {
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::running;
       if (r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T2
                                        std::memory_order_acquire)) {  // [timer] T2
+        if ((word & timer_flag::repeats) == 0) uncount(r);  // a nested run does not wait for this one
         return true;
       }
     }
@@ -270,14 +271,16 @@ class timers {
     return saturating_add(r.deadline, (missed + 1) * r.period);
   }
 
+  void uncount(record& r) noexcept {
+    if (!std::exchange(r.started, false)) return;
+    --started_;
+    if (r.referenced) --referenced_;
+  }
+
   // The closure's destructor may do anything, so the record is out of the table's hands first.
   void release(record& r) noexcept {
     wheel_.erase(r);
-    if (r.started) {
-      r.started = false;
-      --started_;
-      if (r.referenced) --referenced_;
-    }
+    uncount(r);
     r.moved = false;
     r.word.fetch_and(~timer_flag::all, std::memory_order_acq_rel);  // [timer] released once
     unique_task closure(std::move(r.task));

@@ -95,6 +95,8 @@ struct linux_kernel {
     return answer(::read(fd, bytes, size));
   }
   static int close(int fd) noexcept { return answer(::close(fd)); }
+  // Makes `number` name what `fd` names; what it named before is closed, in one step.
+  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
 
   // Zeroed pages that cost nothing until touched; nullptr when there are none.
   static void* map(std::size_t bytes) noexcept {

@@ -1,9 +1,11 @@
-// interrupt.hpp - a thread that is held up between two accesses to shared memory, while others go on
+// interrupt.hpp - atomics that hold a thread up between two accesses, while others go on
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <cstring>
 #include <functional>
+#include <thread>
 #include <utility>
 
 #include <hybridloop.hpp>
@@ -11,8 +13,8 @@
 namespace support {
 
 // What happens to this thread in the middle of something, once: before its nth access to an atomic
-// of interrupted_traits, or where it first passes a schedule point of that name. A test that counts
-// n up until nothing `happened` any more has tried every place.
+// of interrupted_traits, at the latest before it falls asleep; or where it first passes a schedule
+// point of that name.
 class interruption {
  public:
   interruption(int access, std::function<void()> what) : accesses_left_(access), what_(std::move(what)) {
@@ -23,15 +25,25 @@ class interruption {
   }
   interruption(const interruption&) = delete;
   interruption& operator=(const interruption&) = delete;
-  ~interruption() {
-    if (!happened_) current() = nullptr;
-  }
+  ~interruption() { current() = nullptr; }
 
   bool happened() const { return happened_; }
+
+  // Nothing happens from here on. True while a greater n may be a later place.
+  bool over() {
+    current() = nullptr;
+    return happened_ && !asleep_;
+  }
 
   static void access() {
     interruption* const now = current();
     if (now != nullptr && now->point_ == nullptr && now->accesses_left_-- == 0) now->happen();
+  }
+  static void sleep() {
+    interruption* const now = current();
+    if (now == nullptr || now->point_ != nullptr) return;
+    now->asleep_ = true;
+    now->happen();
   }
   static void pass(const char* point) {
     interruption* const now = current();
@@ -53,7 +65,17 @@ class interruption {
   int accesses_left_ = 0;
   const std::function<void()> what_;
   bool happened_ = false;
+  bool asleep_ = false;
 };
+
+// Plays a scene again and again, each time with its interruption one place later, until the scene
+// answers that there was none. How many places there are.
+template <class Scene>
+int at_every_place(const Scene& scene) {
+  int place = 0;
+  while (scene(place)) ++place;
+  return place;
+}
 
 template <class T>
 class interrupted_atomic : public std::atomic<T> {
@@ -103,12 +125,41 @@ class interrupted_atomic : public std::atomic<T> {
   }
 };
 
+struct interrupted_parker : hybridloop::default_traits::parker {
+  template <class Word>
+  static void wait(const Word& word, std::uint32_t expected, hybridloop::detail::nanos deadline) {
+    interruption::sleep();
+    hybridloop::default_traits::parker::wait(word, expected, deadline);
+  }
+};
+
 struct interrupted_traits : hybridloop::default_traits {
+  using parker = interrupted_parker;
   template <class T>
   using atomic = interrupted_atomic<T>;
   static void schedule_point(const char* name) noexcept { interruption::pass(name); }
 };
 
 using interrupted_loop = hybridloop::basic_loop<interrupted_traits>;
+
+// Gives the processor away now and then, between what a thread read and what it does about it.
+template <class T>
+class hesitant_atomic : public std::atomic<T> {
+ public:
+  using std::atomic<T>::atomic;
+  T load(std::memory_order o) const {
+    static thread_local unsigned accesses = 0;
+    const T value = std::atomic<T>::load(o);
+    if (++accesses % 61 == 0) std::this_thread::yield();
+    return value;
+  }
+};
+
+struct hesitant_traits : hybridloop::default_traits {
+  template <class T>
+  using atomic = hesitant_atomic<T>;
+};
+
+using hesitant_loop = hybridloop::basic_loop<hesitant_traits>;
 
 }  // namespace support

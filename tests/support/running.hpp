@@ -7,15 +7,15 @@ namespace support {
 
 // Where a loop can sleep, and what makes it sleep there.
 struct place {
-  const char* name;
+  std::string name;
   hybridloop::fast_path path;
   bool watches;
 };
-inline constexpr place in_channel{"the channel", hybridloop::fast_path::full, false};
-inline constexpr place in_poller{"the poller, for a watch", hybridloop::fast_path::full, true};
-inline constexpr place in_bare_poller{"the poller, always", hybridloop::fast_path::off, false};
-inline constexpr place in_mini{"the channel, beside a companion", hybridloop::fast_path::mini, true};
-inline constexpr place everywhere[] = {in_channel, in_poller, in_bare_poller, in_mini};
+inline const place in_channel{"the channel", hybridloop::fast_path::full, false};
+inline const place in_poller{"the poller, for a watch", hybridloop::fast_path::full, true};
+inline const place in_bare_poller{"the poller, always", hybridloop::fast_path::off, false};
+inline const place in_mini{"the channel, beside a companion", hybridloop::fast_path::mini, true};
+inline const place everywhere[] = {in_channel, in_poller, in_bare_poller, in_mini};
 
 inline hybridloop::loop_options tiny(std::size_t ring, std::size_t arena = 0,
                                      hybridloop::overflow when_full = hybridloop::overflow::spill) {

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <cstring>
 #include <functional>
+#include <string>
 #include <utility>
 
 #include <hybridloop.hpp>
@@ -13,7 +13,7 @@ namespace support {
 // While it lives, the first thread that comes to the named schedule point does `act` there.
 class stage {
  public:
-  stage(const char* point, std::function<void()> act) : point_(point), act_(std::move(act)) {
+  stage(std::string point, std::function<void()> act) : point_(std::move(point)), act_(std::move(act)) {
     current_.store(this);
   }
   stage(const stage&) = delete;
@@ -24,13 +24,13 @@ class stage {
 
   static void reached(const char* point) {
     stage* now = current_.load();
-    if (now == nullptr || std::strcmp(point, now->point_) != 0) return;
+    if (now == nullptr || now->point_ != point) return;
     if (!now->entered_.exchange(true)) now->act_();
   }
 
  private:
   static inline std::atomic<stage*> current_{nullptr};
-  const char* point_;
+  const std::string point_;
   std::function<void()> act_;
   std::atomic<bool> entered_{false};
 };

@@ -1,0 +1,251 @@
+// stress_test.cpp - many producers, watches and timers at once: each task once, and in order
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <deque>
+#include <system_error>
+#include <thread>
+
+#include "support/race.hpp"
+#include "support/support.hpp"
+
+namespace {
+
+using namespace support;
+using hybridloop::fast_path;
+using hybridloop::interest;
+using hybridloop::loop;
+using hybridloop::loop_options;
+using hybridloop::overflow;
+using hybridloop::post_result;
+using hybridloop::timer_id;
+using hybridloop::watch_id;
+
+constexpr std::size_t producers = 8;
+
+// Kept by the loop thread: which number it expects next from each producer.
+class ledger {
+ public:
+  void enter(std::size_t producer, std::size_t number) {
+    if (next_[producer] != number) ++surprises_;
+    next_[producer] = number + 1;
+  }
+
+  std::size_t surprises() const { return surprises_; }
+  std::size_t entries(std::size_t producer) const { return next_[producer]; }
+
+ private:
+  std::atomic<std::size_t> next_[producers] = {};
+  std::size_t surprises_ = 0;
+};
+
+template <class F>
+void post_until_accepted(loop& l, const F& task) {
+  while (l.post(task) != post_result::accepted) std::this_thread::yield();
+}
+
+// Runs ahead of the loop by a distance of chance, so that the ring is full now and empty then, and
+// sends a closure now and then that fits no slot.
+void produce(loop& l, ledger& book, std::size_t me, std::size_t count, std::size_t ring) {
+  dice chance(me + 1);
+  std::size_t lead = 0;
+  for (std::size_t n = 0; n < count; ++n) {
+    if (n % 256 == 0) lead = chance.roll(ring);
+    while (n - book.entries(me) > lead) std::this_thread::yield();
+    if (n % 61 == 0) {
+      post_until_accepted(l, [&book, me, n, ballast = std::array<char, 100>()] {
+        book.enter(me, n + static_cast<std::size_t>(ballast[n % 100]));
+      });
+    } else {
+      post_until_accepted(l, [&book, me, n] { book.enter(me, n); });
+    }
+  }
+}
+
+// The loop thread: an idle descriptor that is watched every other time.
+class flickering_watch {
+ public:
+  explicit flickering_watch(loop& l) : loop_(l) {}
+  void operator()() {
+    if (id_) {
+      loop_.unwatch(id_);
+      id_ = {};
+    } else {
+      std::error_code closed;
+      id_ = loop_.watch(wire_.left(), interest::readable, [] {}, closed);
+    }
+  }
+
+ private:
+  loop& loop_;
+  socket_pair wire_;
+  watch_id id_;
+};
+
+// Any other thread: watches that report, and timers that run or are cancelled.
+class fidget {
+ public:
+  fidget(loop& l, std::uint64_t seed) : loop_(l), chance_(seed) {}
+
+  void until(const std::atomic<bool>& enough) {
+    while (!enough) once();
+  }
+
+  // One watch from its first report to its end, and one timer.
+  void once() {
+    std::atomic<bool> reported{false};
+    std::atomic<bool> gone{false};
+    dawdle(chance_.roll(2000));
+    const auto span = std::chrono::microseconds(chance_.roll(100));
+    const timer_id timer = loop_.after(span, [this] { ++fired_; });
+    const watch_id watch = loop_.watch(wire_.left(), interest::readable, [this, &reported] {
+      wire_.drain_left();
+      reported = true;
+    });
+    dawdle(chance_.roll(2000));
+    wire_.write_right();
+    while (!reported) std::this_thread::yield();
+    if (!loop_.unwatch(watch, [&gone] { gone = true; })) ++missing_;
+    while (!gone) std::this_thread::yield();
+    ++started_;
+    if (loop_.cancel(timer)) ++cancelled_;
+  }
+
+  std::size_t started() const { return started_; }
+  std::size_t ended() const { return fired_ + cancelled_; }
+  std::size_t missing() const { return missing_; }
+
+ private:
+  loop& loop_;
+  dice chance_;
+  socket_pair wire_;
+  std::size_t started_ = 0;
+  std::size_t cancelled_ = 0;
+  std::size_t missing_ = 0;
+  std::atomic<std::size_t> fired_{0};
+};
+
+struct load {
+  fast_path path;
+  overflow when_full;
+  std::size_t ring;
+  std::size_t tasks;
+};
+
+void bear(const load& given) {
+  CAPTURE(static_cast<int>(given.path));
+  CAPTURE(static_cast<int>(given.when_full));
+  CAPTURE(given.ring);
+  loop_options options;
+  options.path = given.path;
+  options.when_full = given.when_full;
+  options.ring_capacity = given.ring;
+  options.arena_capacity = given.ring / 8;
+  loop l(options);
+  ledger book;
+  flickering_watch flicker(l);
+  l.every(50us, [&flicker] { flicker(); });
+  fidget other(l, given.ring);
+  std::atomic<bool> enough{false};
+  const std::size_t each = given.tasks / producers;
+
+  scoped_thread runner([&] { l.run(); });
+  scoped_thread fidgeter([&] { other.until(enough); });
+  std::deque<scoped_thread> crowd;
+  for (std::size_t p = 0; p < producers; ++p) {
+    crowd.emplace_back([&, p] { produce(l, book, p, each, given.ring); });
+  }
+  crowd.clear();
+  enough = true;
+  fidgeter.join();
+  l.close();
+  runner.join();
+
+  CHECK(book.surprises() == 0);
+  for (std::size_t p = 0; p < producers; ++p) CHECK(book.entries(p) == each);
+  CHECK(other.missing() == 0);
+  CHECK(other.ended() == other.started());
+  CHECK(l.stats().rescued == 0);
+}
+
+void bear_every_policy(fast_path path) {
+  for (const overflow policy : {overflow::spill, overflow::block, overflow::fail}) {
+    bear({path, policy, 4096, scaled(1000000)});
+    bear({path, policy, 2, scaled(120000)});
+  }
+}
+
+// Four that post and wait for each task, three that add and remove watches.
+template <class Run>
+void bear_fidgets(loop& l, const Run& run) {
+  const std::size_t each = scaled(20000);
+  ledger book;
+  std::deque<fidget> fidgets;
+  for (std::size_t i = 0; i < 3; ++i) fidgets.emplace_back(l, i);
+  std::atomic<bool> enough{false};
+
+  scoped_thread runner([&] { run(); });
+  std::deque<scoped_thread> restless;
+  for (fidget& f : fidgets) restless.emplace_back([&] { f.until(enough); });
+  std::deque<scoped_thread> posters;
+  for (std::size_t p = 0; p < 4; ++p) {
+    posters.emplace_back([&, p] { produce(l, book, p, each, 1); });
+  }
+  posters.clear();
+  enough = true;
+  restless.clear();
+  l.close();
+  runner.join();
+
+  CHECK(book.surprises() == 0);
+  for (std::size_t p = 0; p < 4; ++p) CHECK(book.entries(p) == each);
+  for (const fidget& f : fidgets) {
+    CHECK(f.started() > 0);
+    CHECK(f.missing() == 0);
+    CHECK(f.ended() == f.started());
+  }
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("stress");
+
+TEST_CASE("a loop that changes between channel and poller runs every task once and in order") {
+  bear_every_policy(fast_path::full);
+}
+
+TEST_CASE("a loop with a companion runs every task once and in order") {
+  bear_every_policy(fast_path::mini);
+}
+
+TEST_CASE("a loop that only knows the poller runs every task once and in order") {
+  bear_every_policy(fast_path::off);
+}
+
+TEST_CASE("no task is stranded by threads that add and remove watches") {
+  for (const fast_path path : {fast_path::full, fast_path::mini, fast_path::off}) {
+    CAPTURE(static_cast<int>(path));
+    loop_options options;
+    options.path = path;
+    loop l(options);
+
+    bear_fidgets(l, [&l] { l.run(); });
+  }
+}
+
+TEST_CASE("no task is stranded while run() comes and goes and watches borrow the loop") {
+  for (const fast_path path : {fast_path::full, fast_path::mini, fast_path::off}) {
+    CAPTURE(static_cast<int>(path));
+    loop_options options;
+    options.path = path;
+    loop l(options);
+    dice chance(7);
+
+    bear_fidgets(l, [&l, &chance] {
+      while (!l.closed()) l.run_for(std::chrono::microseconds(chance.roll(50)));
+      l.run();
+    });
+  }
+}
+
+TEST_SUITE_END();

@@ -1,0 +1,165 @@
+// watching.hpp - for tests of descriptors: a loop of each policy, ways to wait, a kernel with a script
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <thread>
+
+#include "support/support.hpp"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+namespace support {
+
+inline hybridloop::loop_options on(hybridloop::fast_path path) {
+  hybridloop::loop_options options;
+  options.path = path;
+  return options;
+}
+
+// A loop on another kernel, which derives from the system's and shadows what it wants.
+template <class Kernel>
+struct traits_of : hybridloop::default_traits {
+  using kernel = Kernel;
+  using parker = hybridloop::detail::system_parker<kernel>;
+  using poller = hybridloop::detail::system_poller<kernel>;
+  using barrier = hybridloop::detail::system_barrier<kernel>;
+};
+template <class Kernel>
+using loop_with = hybridloop::basic_loop<traits_of<Kernel>>;
+
+// Waits for what another thread does. Hangs where it never does.
+template <class Done>
+void await(const Done& done) {
+  while (!done()) std::this_thread::sleep_for(100us);
+}
+
+// Runs the loop until it has done something. Hangs where it never does.
+template <class Loop, class Done>
+void turn_until(Loop& l, const Done& done) {
+  while (!done()) l.run_once();
+}
+
+// When this returns, all that the kernel had to report before the call has been told.
+template <class Loop>
+void settle(Loop& l) {
+  for (int round = 0; round < 2; ++round) {
+    const socket_pair marker;
+    bool told = false;
+    const auto id = l.watch(marker.left(), hybridloop::interest::readable, [&told] { told = true; });
+    marker.write_right();
+    turn_until(l, [&told] { return told; });
+    l.unwatch(id);
+  }
+}
+
+// Another thread is inside run() for as long as this lives.
+template <class Loop>
+class in_background {
+ public:
+  explicit in_background(Loop& l) : loop_(l), thread_([&l] { l.run(); }) {}
+  in_background(const in_background&) = delete;
+  in_background& operator=(const in_background&) = delete;
+  ~in_background() { stop(); }
+
+  void stop() {
+    if (stopped_) return;
+    stopped_ = true;
+    loop_.stop();
+    thread_.join();
+  }
+  // It has gone to sleep, and everything before that is over.
+  void await_park() {
+    const auto parks = loop_.stats().parks;
+    loop_.wake();
+    await([&] { return loop_.stats().parks != parks; });
+  }
+
+ private:
+  Loop& loop_;
+  scoped_thread thread_;
+  bool stopped_ = false;
+};
+
+// Says when the last copy of a closure that holds a token is destroyed.
+class witness {
+ public:
+  using token = std::shared_ptr<const int>;
+  token hold() const { return token_; }
+  bool nobody_holds() const { return token_.use_count() == 1; }
+
+ private:
+  token token_ = std::make_shared<const int>(0);
+};
+
+// Two ends of a TCP connection over the loopback; the left one is non-blocking.
+class tcp_pair {
+ public:
+  tcp_pair() {
+    const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in at{};
+    at.sin_family = AF_INET;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof at;
+    auto* address = reinterpret_cast<sockaddr*>(&at);
+    must(::bind(listener, address, size) == 0 && ::listen(listener, 1) == 0);
+    must(::getsockname(listener, address, &size) == 0);
+    right_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    must(::connect(right_, address, size) == 0);
+    left_ = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    must(left_ >= 0);
+    ::close(listener);
+  }
+  tcp_pair(const tcp_pair&) = delete;
+  tcp_pair& operator=(const tcp_pair&) = delete;
+  ~tcp_pair() {
+    ::close(left_);
+    ::close(right_);
+  }
+  int left() const { return left_; }
+  int right() const { return right_; }
+
+ private:
+  static void must(bool done) {
+    if (!done) std::abort();
+  }
+  int left_ = -1;
+  int right_ = -1;
+};
+
+inline std::size_t threads_of_this_process() {
+  std::size_t found = 0;
+  DIR* dir = ::opendir("/proc/self/task");
+  if (dir == nullptr) std::abort();
+  while (const dirent* entry = ::readdir(dir)) found += entry->d_name[0] != '.';
+  ::closedir(dir);
+  return found;
+}
+
+inline std::chrono::microseconds process_cpu() {
+  rusage raw{};
+  ::getrusage(RUSAGE_SELF, &raw);
+  const auto of = [](const timeval& t) {
+    return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
+  };
+  return of(raw.ru_utime) + of(raw.ru_stime);
+}
+
+}  // namespace support
+
+// A test case for each policy, with one body, which finds it as `path`.
+#define EVERY_POLICY(sentence) EVERY_POLICY_(sentence, DOCTEST_ANONYMOUS(body_))
+#define EVERY_POLICY_(sentence, body)                                            \
+  static void body(hybridloop::fast_path);                                       \
+  TEST_CASE("full: " sentence) { body(hybridloop::fast_path::full); }            \
+  TEST_CASE("mini: " sentence) { body(hybridloop::fast_path::mini); }            \
+  TEST_CASE("off: " sentence) { body(hybridloop::fast_path::off); }              \
+  static void body([[maybe_unused]] hybridloop::fast_path path)
+#define FOR_POLICIES(sentence, one, two) FOR_POLICIES_(sentence, one, two, DOCTEST_ANONYMOUS(body_))
+#define FOR_POLICIES_(sentence, one, two, body)                                  \
+  static void body(hybridloop::fast_path);                                       \
+  TEST_CASE(#one ": " sentence) { body(hybridloop::fast_path::one); }            \
+  TEST_CASE(#two ": " sentence) { body(hybridloop::fast_path::two); }            \
+  static void body(hybridloop::fast_path path)
