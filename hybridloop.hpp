@@ -326,7 +326,7 @@
 #define HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
 #endif
 
-// The inline namespace carries the version and every macro that changes a layout or a body.
+// The inline namespace carries the version and the macros that change a layout, or what is counted.
 #define HYBRIDLOOP_ABI_(task, line, stats, rescue) v0_1_task##task##_line##line##_s##stats##_r##rescue
 #define HYBRIDLOOP_ABI_OF(task, line, stats, rescue) HYBRIDLOOP_ABI_(task, line, stats, rescue)
 #define HYBRIDLOOP_ABI                                                                \
@@ -768,9 +768,11 @@ class basic_task {
     }
     room(const room&) = delete;
     room& operator=(const room&) = delete;
-    ~room() {
+    ~room() { give_back(); }
+    // What was not used; touches nothing otherwise.
+    void give_back() noexcept {
       if constexpr (!fits<F>) {
-        if (memory_ != nullptr) home_.give(memory_, sizeof(F), alignof(F));
+        if (memory_ != nullptr) home_.give(std::exchange(memory_, nullptr), sizeof(F), alignof(F));
       }
     }
     bool had() const noexcept { return fits<F> || memory_ != nullptr; }
@@ -943,7 +945,6 @@ class task_fifo {
     return task;
   }
 
-  // A closure's destructor may push again: what it pushes is destroyed as well.
   void clear() noexcept {
     while (!empty()) pop();
   }
@@ -998,7 +999,7 @@ class index_stack {
   // `link_of(i)` is the atomic link of entry i.
   template <class LinkOf>
   std::uint32_t pop(LinkOf&& link_of) noexcept {
-    std::uint64_t head = head_.load(std::memory_order_acquire);  // [free] F2
+    std::uint64_t head = head_.load(std::memory_order_seq_cst);  // [free] F2, [room] R2
     for (;;) {
       const auto top = static_cast<std::uint32_t>(head);
       if (top == 0) return none;
@@ -1396,6 +1397,7 @@ struct linux_kernel {
   static int read(int fd, void* bytes, std::size_t size) noexcept {
     return answer(::read(fd, bytes, size));
   }
+  static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
   static int close(int fd) noexcept { return answer(::close(fd)); }
   // Makes `number` name what `fd` names; what it named before is closed, in one step.
   static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
@@ -1653,11 +1655,12 @@ struct poll_event {
 };
 
 // A poller has these verbs, in this order. All answer 0 or an errno; EINTR never leaves `wait`
-// as an error. The loop thread calls them, except where it says otherwise.
+// as an error. What a poller has opened for itself is no descriptor to it: EBADF. The loop thread calls them, except where it says otherwise.
 //
 //   open()                        creates the kernel objects; refused ones leave nothing behind
 //   close()                       idempotent
 //   is_open()
+//   owns(fd)                      one of the kernel objects' own numbers
 //   add(fd, interest, token)      EPERM: a file that is always ready and cannot be polled
 //   change(fd, interest, token)   also makes an edge-triggered descriptor report again. EBADF, ENOENT
 //                                 or EPERM: the number no longer names what was added
@@ -1711,6 +1714,7 @@ class epoll_poller {
   }
 
   bool is_open() const noexcept { return epoll_ >= 0; }
+  bool owns(native_handle fd) const noexcept { return fd == epoll_ || fd == bell_; }
 
   // EEXIST: a registration stayed behind when the number was closed, and now it names that file again.
   int add(native_handle fd, interest what, poll_token token) noexcept {
@@ -1781,10 +1785,15 @@ class epoll_poller {
   }
 
   int add_bell(int bell) noexcept {
-    return control(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
+    return tell_kernel(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
   }
 
+  // A number that was closed may have become one of ours; it is no descriptor of the user's then.
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
+    return fd == epoll_ || fd == bell_ ? EBADF : tell_kernel(verb, fd, events, token);
+  }
+
+  int tell_kernel(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
     epoll_event event{};
     event.events = events;
     event.data.u64 = token;
@@ -1933,7 +1942,7 @@ class ring {
     return tail_.load(std::memory_order_seq_cst) & ~closed;  // [close] C4
   }
   bool is_closed() const noexcept {
-    return (tail_.load(std::memory_order_acquire) & closed) != 0;  // [close] C1
+    return (tail_.load(std::memory_order_seq_cst) & closed) != 0;  // [close] C1, [room] R2
   }
   void close() noexcept { tail_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
 
@@ -2033,9 +2042,9 @@ class spill {
     mine.ready.store(1, std::memory_order_seq_cst);  // [spill] K5, [sleep] P1
   }
 
-  // Any thread. Coherence is enough: a thread's own push is seen, or its taking is.
+  // Any thread. For the order coherence would be enough: a thread's own push is seen, or its taking.
   bool empty() const noexcept {
-    return (head_.load(std::memory_order_relaxed) & ~closed) == 0;  // [spill] K2, K3
+    return (head_.load(std::memory_order_seq_cst) & ~closed) == 0;  // [spill] K2, K3, [room] R2
   }
 
   void close() noexcept { head_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
@@ -2197,6 +2206,7 @@ class ingress {
   // the loop thread it first lets go of the slots that were run, so the ring is tried once more.
   template <class Build, class F, class Policy, class Look>
   post_result offer(F&& f, const Policy& when_full, bool strong, const Look& look) {
+    std::optional<visit> waiting;  // left last, after a refused closure's block was given back
     unique_task::room<std::decay_t<F>> place(arena_);
     if (!place.had()) out_of_memory<Build>();
     std::uint64_t index = 0;
@@ -2211,7 +2221,8 @@ class ingress {
       case answer::closed: return post_result::closed;
       case answer::full: break;
     }
-    return offer_spill<Build>(place, std::forward<F>(f), policy, strong, look);
+    if (policy == overflow::block) waiting.emplace(room_);
+    return offer_spill<Build>(place, std::forward<F>(f), waiting, policy, strong, look);
   }
 
   // Any thread. The ring or nothing: never waits, never spills.
@@ -2318,6 +2329,7 @@ class ingress {
 
  private:
   using answer = typename ring_type::answer;
+  using visit = typename waiting_room<Traits>::visit;
   static constexpr std::uint64_t nobody = ~std::uint64_t{0};
 
   template <class Build>
@@ -2331,12 +2343,15 @@ class ingress {
     return ring_.claim(index);
   }
 
-  // Publishes on every way out: a constructor that throws leaves an empty task, a tombstone.
-  template <class Publish, class Look>
+  // Publishes on every way out: a constructor that throws leaves an empty task, a tombstone, and its
+  // block goes back first.
+  template <class Place, class Publish, class Look>
   struct publisher {
+    Place& place;
     const Publish& publish;
     const Look& look;
     ~publisher() {
+      place.give_back();
       publish();
       Traits::schedule_point("published");
       look();
@@ -2347,7 +2362,7 @@ class ingress {
   post_result fill(std::uint64_t index, Place& place, F&& f, bool strong, const Look& look) {
     Traits::schedule_point("claimed");
     const auto publish = [this, index, strong] { ring_.publish(index, strong); };
-    const publisher<decltype(publish), Look> on_exit{publish, look};
+    const publisher<Place, decltype(publish), Look> on_exit{place, publish, look};
     unique_task& task = ring_.task_at(index);
     task.mark_empty();
     task.emplace(place, std::forward<F>(f));
@@ -2355,12 +2370,13 @@ class ingress {
   }
 
   template <class Build, class Place, class F, class Look>
-  post_result offer_spill(Place& place, F&& f, overflow when_full, bool strong, const Look& look) {
+  post_result offer_spill(Place& place, F&& f, std::optional<visit>& waiting, overflow when_full,
+                          bool strong, const Look& look) {
     void* memory = arena_.take_block();
     if (memory == nullptr && when_full == overflow::fail) return post_result::full;
     if (memory == nullptr && when_full == overflow::block) {
       std::uint64_t index = 0;
-      switch (wait_for_room(index, memory)) {
+      switch (wait_for_room(*waiting, index, memory)) {
         case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
         case answer::closed: return post_result::closed;
         case answer::full: break;  // but a block was had
@@ -2377,13 +2393,12 @@ class ingress {
     }
     Traits::schedule_point("spilled");
     const auto publish = [mine] { spill_type::publish(*mine); };
-    const publisher<decltype(publish), Look> on_exit{publish, look};
+    const publisher<Place, decltype(publish), Look> on_exit{place, publish, look};
     mine->task.emplace(place, std::forward<F>(f));
     return post_result::accepted;
   }
 
-  answer wait_for_room(std::uint64_t& index, void*& memory) noexcept {
-    const typename waiting_room<Traits>::visit here(room_);
+  answer wait_for_room(const visit& here, std::uint64_t& index, void*& memory) noexcept {
     for (;;) {
       const std::uint32_t seen = here.epoch();
       const answer got = claim(index);
@@ -2550,7 +2565,7 @@ enum class repeat : std::uint8_t {
 
 namespace detail {
 
-// The word of a timer is its generation and these flags, changed by CAS only.
+// The word of a timer is these flags, its generation, and the number of moves on their way to it.
 //
 // Edge [timer]: cancel() is exact, and so is firing.
 //
@@ -2558,8 +2573,9 @@ namespace detail {
 //   T1  armed -> ended: it will not run     T2  armed -> running: it runs
 //   T3  running and repeating -> ended:     T4  running -> armed, or finds `ended` and stops
 //       it will not run again
+//   T5  a move is announced: + one_move     T6  the move arrives: - one_move; at none, it may fire
 //
-// All are acq_rel CASes on one word: exactly one of T1 and T2 succeeds, and the record goes back to
+// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds, and the record goes back to
 // the table only after the loop thread has seen `ended`, so T1 reads no stranger's timer: a record
 // handed out again carries another generation.
 namespace timer_flag {
@@ -2567,8 +2583,8 @@ inline constexpr std::uint64_t armed = 1;
 inline constexpr std::uint64_t running = 2;
 inline constexpr std::uint64_t repeats = 4;
 inline constexpr std::uint64_t ended = 8;
-inline constexpr std::uint64_t moving = 16;  // a reschedule is on its way; do not fire meanwhile
-inline constexpr std::uint64_t all = 255;
+inline constexpr std::uint64_t generation = 0xffffffffull << 8;
+inline constexpr std::uint64_t one_move = 1ull << 40;  // does not fire while there are any
 }  // namespace timer_flag
 
 template <class Traits>
@@ -2580,7 +2596,6 @@ struct timer_record {
   atomic<std::uint64_t> word{0};
   atomic<std::uint32_t> next_free{0};
   std::uint32_t index = 0;            // set once
-  atomic<nanos> wanted{0};            // the deadline that a reschedule asks for
 
   // The loop thread.
   nanos deadline = 0;
@@ -2889,7 +2904,7 @@ class timers {
     std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
     for (;;) {
       if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return ending::unknown;
-      const std::uint64_t next = (word & ~(timer_flag::armed | timer_flag::moving)) | timer_flag::ended;
+      const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::ended;
       if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T1, T3
                                         std::memory_order_acquire)) {  // [timer] T1, T3
         return (word & timer_flag::running) != 0 ? ending::by_itself : ending::unplace;
@@ -2897,20 +2912,17 @@ class timers {
     }
   }
 
-  enum class moving : std::uint8_t { unknown, announced, already };
-
-  // Any thread. From `announced` on the timer does not fire until the loop thread has called
-  // move(id). Of several moves under way the last one counts.
-  moving announce_move(timer_id id, nanos deadline) noexcept {
+  // Any thread. True: the caller owes the loop thread a move(id), and until that has come the timer
+  // does not fire. Several may be on their way; the last to arrive counts.
+  bool announce_move(timer_id id) noexcept {
     record* r = table_.find(id.index());
-    if (r == nullptr || !id) return moving::unknown;
+    if (r == nullptr || !id) return false;
     std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
     for (;;) {
-      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return moving::unknown;
-      r->wanted.store(deadline, std::memory_order_relaxed);  // [timer] before the CAS, read after move's
-      if (r->word.compare_exchange_weak(word, word | timer_flag::moving, std::memory_order_acq_rel,  // [timer] T1
+      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return false;
+      if (r->word.compare_exchange_weak(word, word + timer_flag::one_move, std::memory_order_acq_rel,  // [timer] T5
                                         std::memory_order_acquire)) {  // [timer] T1
-        return (word & timer_flag::moving) != 0 ? moving::already : moving::announced;
+        return true;
       }
     }
   }
@@ -2936,21 +2948,19 @@ class timers {
   // released on the maker's thread.
   void discard(timer_id id) noexcept { release(id); }
 
-  void move(timer_id id, nanos now) {
+  // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is
+  // still on its way starts there.
+  void move(timer_id id, nanos deadline, nanos now) {
     record* r = live(id);
     if (r == nullptr) return;
     const std::uint64_t was =
-        r->word.fetch_and(~timer_flag::moving, std::memory_order_acq_rel);  // [timer] T2
-    if ((was & timer_flag::moving) == 0 || (was & timer_flag::ended) != 0) return;
-    const nanos wanted = r->wanted.load(std::memory_order_relaxed);  // [timer] ordered by the line above
-    if ((was & timer_flag::running) != 0) {
-      r->moved = true;
-      r->deadline = wanted;
-      return;
-    }
+        r->word.fetch_sub(timer_flag::one_move, std::memory_order_acq_rel);  // [timer] T6
+    if ((was & timer_flag::ended) != 0) return;
     wheel_.erase(*r);
-    r->deadline = wanted;
-    place(*r, now);
+    r->deadline = deadline;
+    r->moved = (was & timer_flag::running) != 0;
+    const bool last = was < 2 * timer_flag::one_move;
+    if (last && !r->moved && r->started) place(*r, now);
   }
 
   void set_referenced(timer_id id, bool wanted) noexcept {
@@ -3064,7 +3074,7 @@ class timers {
   bool begin_run(record& r) noexcept {
     std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T2
     for (;;) {
-      if ((word & timer_flag::ended) != 0 || (word & timer_flag::moving) != 0) return false;
+      if ((word & timer_flag::ended) != 0 || word >= timer_flag::one_move) return false;
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::running;
       if (r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T2
                                        std::memory_order_acquire)) {  // [timer] T2
@@ -3087,7 +3097,7 @@ class timers {
       }
       if (!again) {
         release(r);
-      } else if ((word & timer_flag::moving) == 0) {
+      } else if (word < timer_flag::one_move) {
         const nanos now = later();
         if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
         place(r, now);
@@ -3100,12 +3110,16 @@ class timers {
     if (r.how == repeat::fixed_delay) return saturating_add(now, r.period);
     const nanos next = saturating_add(r.deadline, r.period);
     if (r.how == repeat::fixed_rate || next > now) return next;
+    if (r.deadline < 0) return saturating_add(now, r.period);  // a deadline before all time
     const nanos missed = (now - r.deadline) / r.period;
-    return saturating_add(r.deadline, (missed + 1) * r.period);
+    return saturating_add(r.deadline + missed * r.period, r.period);
   }
 
+  // Writes `started` only where it was set: discard() comes here on its maker's thread, while
+  // end_all() looks at every record.
   void uncount(record& r) noexcept {
-    if (!std::exchange(r.started, false)) return;
+    if (!r.started) return;
+    r.started = false;
     --started_;
     if (r.referenced) --referenced_;
   }
@@ -3115,7 +3129,7 @@ class timers {
     wheel_.erase(r);
     uncount(r);
     r.moved = false;
-    r.word.fetch_and(~timer_flag::all, std::memory_order_acq_rel);  // [timer] released once
+    r.word.fetch_and(timer_flag::generation, std::memory_order_acq_rel);  // [timer] released once
     unique_task closure(std::move(r.task));
     table_.give(r.index);
   }
@@ -3267,8 +3281,8 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // One 32-bit word is the state of the loop and the word its channel sleeps on: a mode, and bits
-// that any thread may set. Nothing else decides how to wake the loop, and only compare-and-swap,
-// fetch_or and fetch_and change it, so no change ever erases a bit it does not own.
+// that any thread may set. Nothing else decides how to wake the loop, and while it has one only
+// read-modify-writes change it, so no change ever erases a bit it does not own.
 namespace status {
 inline constexpr std::uint32_t idle = 0;        // nobody is in run()
 inline constexpr std::uint32_t awake = 1;       // the loop thread runs, or looks before it sleeps
@@ -3314,7 +3328,7 @@ constexpr bool asleep(std::uint32_t word) noexcept {
 //
 //   ringer                                  destructor
 //   B1  ringers += 1                        B4  status -> dead
-//   B2  status: in_poller -> awake, CAS     B5  waits for ringers == 0, closes the bell
+//   B2  status: asleep -> awake, CAS        B5  waits for ringers == 0, closes the bell
 //   B3  rings; ringers -= 1, release
 //
 // If B2 succeeded it stands before B4 in the word's order, and B1 before both, so B5 waits for B3.
@@ -3413,8 +3427,9 @@ struct alignas(cache_line) doorbell {
       std::uint32_t then = seen | bits;
       if (status::asleep(seen)) then = status::with_mode(then & ~status::wanted, status::awake);
       if (m == status::lent) then |= status::wanted;
-      if (then == seen || m == status::dead) break;
-      if (m == status::in_poller && !counted) {
+      // Even a bit that is set already is set again: who tells orders what it wrote before.
+      if (m == status::dead || (then == seen && bits == 0)) break;
+      if (status::asleep(seen) && !counted) {
         counted = true;
         ringers.fetch_add(1, std::memory_order_seq_cst);  // [bell] B1
       }
@@ -3505,7 +3520,7 @@ class wakeup {
   }
   void give_back() noexcept {
     const std::uint32_t was = turn_to(status::idle);
-    if ((was & status::wanted) != 0) Traits::parker::wake_one(door_.word);
+    if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
   }
 
   void bury() noexcept { turn_to(status::dead); }
@@ -3786,7 +3801,7 @@ class watches {
 
   // 0, or the errno that refused it; then nothing is kept.
   int attach(poller& p, record& r) noexcept {
-    int refused = reach(p, r.handle);
+    int refused = reach(r.handle);
     if (refused != 0) return refused;
     r.served = serial_;
     link(r, descriptors_[r.handle].first);
@@ -3846,6 +3861,7 @@ class watches {
       return;
     }
     if (descriptors_[fd].oneshot) descriptors_[fd].disarmed = true;
+    ++descriptors_[fd].serving;
     const std::uint64_t serial = ++serial_;
     const rearm guard{*this, p, fd, generation, serial};
     while (is_current(fd, generation)) {
@@ -3901,6 +3917,7 @@ class watches {
     bool in_poller;
     bool oneshot;   // the kernel falls silent after one event
     bool disarmed;  // and has
+    std::uint32_t serving;  // events being told, one per nested run
   };
 
   struct rearm {
@@ -3910,9 +3927,11 @@ class watches {
     std::uint32_t generation;
     std::uint64_t serial;
     ~rearm() {
-      if (!all.is_current(fd, generation)) return;
-      const bool untold = next_to_serve(all.descriptors_[fd].first, serial, false) != nullptr;
-      all.update(p, fd, untold);
+      descriptor& d = all.descriptors_[fd];
+      --d.serving;
+      if (!d.in_poller) return;
+      const bool same = d.generation == generation;
+      all.update(p, fd, same && next_to_serve(d.first, serial, false) != nullptr);
     }
   };
 
@@ -4014,10 +4033,10 @@ class watches {
       forget(p, fd);
       return 0;
     }
-    const bool silent = want == interest::none && d.disarmed;
-    if (d.in_poller && !again && (silent || (want == d.registered && !d.disarmed))) {
-      d.registered = want;
-      return 0;
+    if (d.in_poller && !again) {
+      if (want == d.registered && !d.disarmed) return 0;
+      if (want == interest::none && d.disarmed) return 0;  // the kernel is silent already
+      if (d.serving != 0 && d.disarmed) return 0;          // armed again when all were told
     }
     const int refused = tell_poller(p, fd, d, want);
     if (refused == 0) {
@@ -4116,12 +4135,10 @@ class watches {
     if (always_pending(r)) --always_armed_;
   }
 
-  // Room for the number. That it is a descriptor at all is asked before memory is taken for it.
-  int reach(poller& p, native_handle fd) noexcept {
-    if (fd < 0) return EBADF;
+  // Room for the number.
+  int reach(native_handle fd) noexcept {
     const auto index = static_cast<std::size_t>(fd);
     if (index < room_) return 0;
-    if (p.remove(fd) == EBADF) return EBADF;
     std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     while (wider <= index) wider *= 2;
     void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
@@ -4383,8 +4400,12 @@ class core {
   template <class Build>
   int attach(watch_record<Traits>& r) noexcept {
     if (ended) return ECANCELED;
+    // Asked before the poller opens, which would take a number that was closed for itself; what has
+    // become the poller's own since is no more the caller's than a closed one.
+    if (!Traits::kernel::is_descriptor(r.handle)) return EBADF;
     const int refused = open_poller();
     if (refused != 0) return refused;
+    if (poller.owns(r.handle)) return EBADF;
     if (options.path == fast_path::mini) {
       watches_.serve_companion();
       const int unstarted = companion_.template start<Build>(*this);
@@ -4497,6 +4518,7 @@ class core {
   nanos spin = 0;       // how long the next look may last
   std::uint32_t spin_misses = 0;
   bool may_spin = false;
+  std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
 
  private:
   atomic<std::uint64_t> commands_{0};
@@ -4565,9 +4587,8 @@ class runner {
       park(deadline);
       fire_due_timers();
       drain_ingress();
-    } else {
-      poll_without_sleeping();
     }
+    if (!asked_poller_) poll_without_sleeping();
     dispatch_ready();
     end_turn();
   }
@@ -4597,15 +4618,24 @@ class runner {
     }
     if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
     if (core_.in.empty()) return true;
-    if (!core_.in.can_run()) Traits::kernel::yield();
+    if (!core_.in.can_run()) wait_for_claims();
     return false;
   }
 
-  void begin_turn() noexcept {
+  // A few yields for a producer that was preempted, then a nap at a time for one whose closure takes
+  // long to build.
+  void wait_for_claims() noexcept {
+    if (++claim_yields_ < 64) return Traits::kernel::yield();
+    const nanos soon = core_type::read_now() + 50000;
+    Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.word(), soon);
+  }
+
+  void begin_turn() {
     core_.turns.add(1);
     core_.refresh_now();
     ran_at_turn_ = core_.ran;
     took_some_ = false;
+    asked_poller_ = false;
     events_ = 0;
     microtasks_left_ = microtasks_per_turn;
     run_microtasks();  // left over from the turn before
@@ -4694,16 +4724,24 @@ class runner {
       });
     }
     while (next_event_ < events_ && !stop_seen()) {
-      const poll_event& event = ready_[next_event_++];
+      const poll_event& event = next_event();
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
         return run_one([&r, &what] { r.call(what); }, true);
       });
     }
   }
 
+  // Goes round: a batch begins where the last one was broken off, so that a callback that throws every
+  // time holds nobody up.
+  const poll_event& next_event() noexcept {
+    const std::size_t at = first_event_ + next_event_++;
+    return ready_[at < events_ ? at : at - events_];
+  }
+
   // Events that an exception or a stop left behind are reported again.
   void put_events_back() noexcept {
-    while (next_event_ < events_) core_.watches_.put_back(core_.poller, ready_[next_event_++]);
+    if (next_event_ < events_) core_.broken_off = first_event_ + next_event_;
+    while (next_event_ < events_) core_.watches_.put_back(core_.poller, next_event());
   }
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
@@ -4742,6 +4780,7 @@ class runner {
   void take_events(int got) noexcept {
     next_event_ = 0;
     events_ = got > 0 ? static_cast<std::size_t>(got) : 0;
+    first_event_ = events_ != 0 ? std::exchange(core_.broken_off, 0) % events_ : 0;
   }
 
   // A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
@@ -4779,6 +4818,7 @@ class runner {
       const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
       const int got = core_.poller.wait(ready_, events_per_turn, span);
       take_events(got);
+      asked_poller_ = true;
       if (got < 0) nap(limit);
     } else {
       Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), limit);
@@ -4846,9 +4886,12 @@ class runner {
 
   std::size_t published_ = 0;  // of core_.ran
   std::size_t ran_at_turn_ = 0;
-  bool took_some_ = false;  // from the ingress, in this turn
+  bool took_some_ = false;     // from the ingress, in this turn
+  bool asked_poller_ = false;  // in this turn
+  std::uint32_t claim_yields_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
   std::size_t events_ = 0;
+  std::size_t first_event_ = 0;
   std::size_t next_event_ = 0;
   poll_event ready_[events_per_turn];
 };
@@ -5088,7 +5131,8 @@ class basic_loop {
   basic_loop& operator=(const basic_loop&) = delete;
 
   // Destroys what was never run, without running it. Not from inside run(), and not while another
-  // thread is; posters may still be inside post(), if it was their own task that ended the loop.
+  // thread is; posters may still be inside post(), if it was their own task that ended the loop, or if
+  // they post through a handle.
   ~basic_loop();
 
   // ---- Giving work. Any thread. ----
@@ -5212,7 +5256,8 @@ class basic_loop {
   template <class Build = detail::build_tag>
   bool modify(watch_id id, interest what);
   // On the loop thread F does not run again. Elsewhere true means known, and F may still run until
-  // `done` has run on the loop: then the descriptor may be closed.
+  // `done` has run on the loop: then the descriptor may be closed. False also on a closed loop, whose
+  // watches end by themselves: then once run() has returned.
   template <class Build = detail::build_tag>
   bool unwatch(watch_id id);
   template <class F, class Build = detail::build_tag>
@@ -5245,9 +5290,6 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
-  void loop_thread_only(const char* sentence) const {
-    HYBRIDLOOP_CONTRACT(core_->runs_here(), sentence);
-  }
 
   core* core_;
 };
@@ -5296,16 +5338,17 @@ template <class Traits>
 template <class Iterator, class Sentinel, class Build>
 typename basic_loop<Traits>::range_result basic_loop<Traits>::post_range(Iterator first,
                                                                          Sentinel last) {
-  // Looks on every way out, also when an iterator throws: what was posted must be found.
+  // Looks on every way out, also when an iterator throws: what was posted must be found. From the
+  // first accepted element on, *this may be gone.
   struct look_once {
     typename core::doorbell_type& door;
     ~look_once() { door.look(true); }
   };
   const detail::core_ref<Traits> alive(*core_);
-  const look_once on_exit{core_->door};
+  const look_once on_exit{alive->door};
   range_result all{post_result::accepted, 0};
   for (; first != last; ++first) {
-    all.result = core_->template post_quietly<Build>(*first);
+    all.result = alive->template post_quietly<Build>(*first);
     if (all.result != post_result::accepted) break;
     ++all.accepted;
   }
@@ -5351,14 +5394,14 @@ detail::unique_task basic_loop<Traits>::make_task(F&& f) {
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::defer(F&& f) {
-  loop_thread_only("defer() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() is called on the loop thread");
   core_->deferred.push(make_task<Build>(std::forward<F>(f)));
 }
 
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::microtask(F&& f) {
-  loop_thread_only("microtask() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() is called on the loop thread");
   core_->microtasks.push(make_task<Build>(std::forward<F>(f)));
 }
 
@@ -5453,14 +5496,15 @@ template <class Traits>
 struct timer_command : command_base {
   enum class verb : std::uint8_t { start, release, move, ref, unref };
 
-  timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
+  timer_command(core<Traits>& c, verb v, timer_id i, nanos t = 0) noexcept
+      : loop(&c), id(i), deadline(t), what(v) {}
 
   void operator()() {
     auto& all = loop->timers_;
     switch (what) {
       case verb::start: return start();
       case verb::release: return all.release(id);
-      case verb::move: return all.move(id, loop->cached_now());
+      case verb::move: return all.move(id, deadline, loop->cached_now());
       case verb::ref: return all.set_referenced(id, true);
       case verb::unref: return all.set_referenced(id, false);
     }
@@ -5474,6 +5518,7 @@ struct timer_command : command_base {
 
   core<Traits>* loop;
   timer_id id;
+  nanos deadline;
   verb what;
 };
 
@@ -5612,15 +5657,13 @@ template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
   using command = detail::timer_command<Traits>;
-  using moving = typename detail::timers<Traits>::moving;
-  const moving state = core_->timers_.announce_move(id, detail::to_nanos(deadline));
-  if (state == moving::unknown) return false;
+  if (!core_->timers_.announce_move(id)) return false;
+  const nanos target = detail::to_nanos(deadline);
   if (core_->runs_here()) {
-    core_->timers_.move(id, core_->cached_now());
+    core_->timers_.move(id, target, core_->cached_now());
     return true;
   }
-  return state == moving::already ||
-         core_->template send<Build>(command(*core_, command::verb::move, id));
+  return core_->template send<Build>(command(*core_, command::verb::move, id, target));
 }
 
 template <class Traits>
@@ -5715,10 +5758,9 @@ bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
   if (core_->runs_here()) {
     if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
     defer<F, Build>(std::forward<F>(done));
-  } else {
-    core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
+    return true;
   }
-  return true;
+  return core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
 }
 
 // ---- What keeps run_until_idle() ----

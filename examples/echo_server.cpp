@@ -5,19 +5,16 @@
 #include <thread>
 
 #include <hybridloop.hpp>
-
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 using hybridloop::interest;
-
 // One connection lives in the closure of its watch: it reads while it owes nothing, else it writes.
 struct connection {
   hybridloop::loop& loop;
   int fd;
   std::string owed{};
-
   void operator()(hybridloop::ready now) {
     char buffer[4096];
     const ssize_t got = owed.empty() ? ::recv(fd, buffer, sizeof buffer, 0) : 0;
@@ -41,7 +38,6 @@ int main() {
   const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (::bind(listener, address, size) != 0 || ::listen(listener, 16) != 0) return 1;
   if (::getsockname(listener, address, &size) != 0) return 1;
-
   hybridloop::loop loop;
   loop.watch(listener, interest::readable, [&] {
     const int fd = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);

@@ -31,7 +31,8 @@ struct books {
 };
 
 // Gives way now and then, so that the close comes soon even where there are few CPUs.
-void post_until_closed(loop& l, books& b) {
+template <class Loop>
+void post_until_closed(Loop& l, books& b) {
   std::size_t accepted = 0;
   for (;;) {
     const post_result answer = l.post([&b, alive = b.alive] { ++b.executed; });
@@ -90,11 +91,8 @@ void with_every_policy(std::size_t rounds, const Round& round) {
   }
 }
 
-}  // namespace
-
-TEST_SUITE_BEGIN("conservation");
-
-TEST_CASE("a loop that is closed at any moment runs what it accepted, and nothing else") {
+template <class Loop>
+void close_at_any_moment() {
   crew all(producers + 1);
   std::size_t wrong = 0;
   std::size_t undestroyed = 0;
@@ -102,7 +100,7 @@ TEST_CASE("a loop that is closed at any moment runs what it accepted, and nothin
   with_every_policy(scaled(10000, 60), [&](const hybridloop::loop_options& options, dice& chance) {
     books b;
     {
-      loop l(options);
+      Loop l(options);
       const auto act = [&](std::size_t i) { i < producers ? post_until_closed(l, b) : void(l.run()); };
       all.round(act, [&] {
         dawdle(chance.roll(20000));
@@ -115,6 +113,18 @@ TEST_CASE("a loop that is closed at any moment runs what it accepted, and nothin
 
   CHECK(wrong == 0);
   CHECK(undestroyed == 0);
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("conservation");
+
+TEST_CASE("a loop that is closed at any moment runs what it accepted, and nothing else") {
+  close_at_any_moment<loop>();
+}
+
+TEST_CASE("a loop whose posters are held up between claim and publication loses nothing at its close") {
+  close_at_any_moment<stuttering_loop>();
 }
 
 TEST_CASE("a loop that is closed before it runs still runs what it accepted") {

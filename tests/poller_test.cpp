@@ -357,6 +357,22 @@ TEST_CASE_TEMPLATE("a number that names nothing is refused as such", poller, POL
   }
 }
 
+TEST_CASE_TEMPLATE("a number that became one of the poller's own is refused, and does no harm", poller, POLLERS) {
+  const auto before = open_descriptors();
+  opened<poller> p;
+  const std::set<std::string> known(before.begin(), before.end());
+  for (const auto& name : open_descriptors()) {
+    if (known.count(name) != 0) continue;
+    CHECK(p.add(std::stoi(name), readable, 1) == EBADF);
+    CHECK(p.change(std::stoi(name), readable, 1) == EBADF);
+    CHECK(p.remove(std::stoi(name)) == EBADF);
+  }
+
+  p.ring();
+
+  CHECK(p.wait_for(detail::never).empty());
+}
+
 TEST_CASE_TEMPLATE("a file that is always ready is polled, or refused in the one way agreed", poller, POLLERS) {
   opened<poller> p;
   for (const char* path : {"/dev/null", "/proc/self/exe"}) {

@@ -54,28 +54,6 @@ loop_options sized(std::size_t ring, std::size_t arena, overflow policy = overfl
   return options;
 }
 
-// Reports a number, and takes until the gate opens to be built in its slot.
-class slow_closure {
- public:
-  slow_closure(std::vector<int>& ran, int n, gate& claimed, gate& go) noexcept
-      : ran_(&ran), n_(n), claimed_(&claimed), go_(&go) {}
-  slow_closure(const slow_closure& other)
-      : ran_(other.ran_), n_(other.n_), claimed_(other.claimed_), go_(other.go_) {
-    claimed_->open();
-    go_->pass();
-  }
-  slow_closure(slow_closure&&) noexcept = default;
-  slow_closure& operator=(const slow_closure&) = delete;
-  void operator()() { ran_->push_back(n_); }
-
- private:
-  std::vector<int>* ran_;
-  int n_;
-  gate* claimed_;
-  gate* go_;
-};
-static_assert(hybridloop::detail::unique_task::fits<slow_closure>, "it is built in the slot itself");
-
 // Makes F larger than the room inside a task.
 template <class F>
 struct padded {

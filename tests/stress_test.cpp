@@ -39,14 +39,15 @@ class ledger {
   std::size_t surprises_ = 0;
 };
 
-template <class F>
-void post_until_accepted(loop& l, const F& task) {
+template <class Loop, class F>
+void post_until_accepted(Loop& l, const F& task) {
   while (l.post(task) != post_result::accepted) std::this_thread::yield();
 }
 
 // Runs ahead of the loop by a distance of chance, so that the ring is full now and empty then, and
 // sends a closure now and then that fits no slot.
-void produce(loop& l, ledger& book, std::size_t me, std::size_t count, std::size_t ring) {
+template <class Loop>
+void produce(Loop& l, ledger& book, std::size_t me, std::size_t count, std::size_t ring) {
   dice chance(me + 1);
   std::size_t lead = 0;
   for (std::size_t n = 0; n < count; ++n) {
@@ -63,9 +64,10 @@ void produce(loop& l, ledger& book, std::size_t me, std::size_t count, std::size
 }
 
 // The loop thread: an idle descriptor that is watched every other time.
+template <class Loop>
 class flickering_watch {
  public:
-  explicit flickering_watch(loop& l) : loop_(l) {}
+  explicit flickering_watch(Loop& l) : loop_(l) {}
   void operator()() {
     if (id_) {
       loop_.unwatch(id_);
@@ -77,15 +79,16 @@ class flickering_watch {
   }
 
  private:
-  loop& loop_;
+  Loop& loop_;
   socket_pair wire_;
   watch_id id_;
 };
 
 // Any other thread: watches that report, and timers that run or are cancelled.
+template <class Loop>
 class fidget {
  public:
-  fidget(loop& l, std::uint64_t seed) : loop_(l), chance_(seed) {}
+  fidget(Loop& l, std::uint64_t seed) : loop_(l), chance_(seed) {}
 
   void until(const std::atomic<bool>& enough) {
     while (!enough) once();
@@ -116,7 +119,7 @@ class fidget {
   std::size_t missing() const { return missing_; }
 
  private:
-  loop& loop_;
+  Loop& loop_;
   dice chance_;
   socket_pair wire_;
   std::size_t started_ = 0;
@@ -132,6 +135,7 @@ struct load {
   std::size_t tasks;
 };
 
+template <class Loop>
 void bear(const load& given) {
   CAPTURE(static_cast<int>(given.path));
   CAPTURE(static_cast<int>(given.when_full));
@@ -141,11 +145,11 @@ void bear(const load& given) {
   options.when_full = given.when_full;
   options.ring_capacity = given.ring;
   options.arena_capacity = given.ring / 8;
-  loop l(options);
+  Loop l(options);
   ledger book;
-  flickering_watch flicker(l);
+  flickering_watch<Loop> flicker(l);
   l.every(50us, [&flicker] { flicker(); });
-  fidget other(l, given.ring);
+  fidget<Loop> other(l, given.ring);
   std::atomic<bool> enough{false};
   const std::size_t each = given.tasks / producers;
 
@@ -170,8 +174,8 @@ void bear(const load& given) {
 
 void bear_every_policy(fast_path path) {
   for (const overflow policy : {overflow::spill, overflow::block, overflow::fail}) {
-    bear({path, policy, 4096, scaled(1000000)});
-    bear({path, policy, 2, scaled(120000)});
+    bear<loop>({path, policy, 4096, scaled(1000000)});
+    bear<loop>({path, policy, 2, scaled(120000)});
   }
 }
 
@@ -180,13 +184,13 @@ template <class Run>
 void bear_fidgets(loop& l, const Run& run) {
   const std::size_t each = scaled(20000);
   ledger book;
-  std::deque<fidget> fidgets;
+  std::deque<fidget<loop>> fidgets;
   for (std::size_t i = 0; i < 3; ++i) fidgets.emplace_back(l, i);
   std::atomic<bool> enough{false};
 
   scoped_thread runner([&] { run(); });
   std::deque<scoped_thread> restless;
-  for (fidget& f : fidgets) restless.emplace_back([&] { f.until(enough); });
+  for (fidget<loop>& f : fidgets) restless.emplace_back([&] { f.until(enough); });
   std::deque<scoped_thread> posters;
   for (std::size_t p = 0; p < 4; ++p) {
     posters.emplace_back([&, p] { produce(l, book, p, each, 1); });
@@ -199,7 +203,7 @@ void bear_fidgets(loop& l, const Run& run) {
 
   CHECK(book.surprises() == 0);
   for (std::size_t p = 0; p < 4; ++p) CHECK(book.entries(p) == each);
-  for (const fidget& f : fidgets) {
+  for (const fidget<loop>& f : fidgets) {
     CHECK(f.started() > 0);
     CHECK(f.missing() == 0);
     CHECK(f.ended() == f.started());
@@ -220,6 +224,15 @@ TEST_CASE("a loop with a companion runs every task once and in order") {
 
 TEST_CASE("a loop that only knows the poller runs every task once and in order") {
   bear_every_policy(fast_path::off);
+}
+
+TEST_CASE("a loop whose threads are held up in every window runs every task once and in order") {
+  for (const fast_path path : {fast_path::full, fast_path::mini, fast_path::off}) {
+    for (const overflow policy : {overflow::spill, overflow::block, overflow::fail}) {
+      bear<stuttering_loop>({path, policy, 2, scaled(20000)});
+      bear<stuttering_loop>({path, policy, 16, scaled(40000)});
+    }
+  }
 }
 
 TEST_CASE("no task is stranded by threads that add and remove watches") {

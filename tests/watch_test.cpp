@@ -112,7 +112,7 @@ EVERY_POLICY("readiness is told again until it is consumed") {
   });
   pair.write_right();
 
-  turn_until(l, [&] { return told == 3; });
+  turn_until(l, [&] { return told >= 3; });
   settle(l);
 
   CHECK(told == 3);
@@ -160,7 +160,7 @@ EVERY_POLICY("a oneshot watch that modifies itself is told again") {
   });
   pair.write_right();
 
-  turn_until(l, [&] { return told == 5; });
+  turn_until(l, [&] { return told >= 5; });
   settle(l);
 
   CHECK(told == 5);
@@ -223,7 +223,7 @@ EVERY_POLICY("a watch that had a hang-up while it was silent hears of it when it
 
   CHECK(l.modify(id, readable));
 
-  turn_until(l, [&] { return d.size() == 3; });
+  turn_until(l, [&] { return d.size() >= 3; });
   CHECK(d.told.back().hangup);
 }
 
@@ -235,7 +235,7 @@ EVERY_POLICY("a hang-up comes as readable, with every delivery") {
     l.watch(pair.left(), asked, d.writer());
     pair.close_right();
 
-    turn_until(l, [&] { return d.size() == 3; });
+    turn_until(l, [&] { return d.size() >= 3; });
 
     for (const ready& what : d.told) {
       CHECK(what.hangup);
@@ -253,12 +253,12 @@ EVERY_POLICY("a half close is a hang-up for who reads, and who writes may go on"
   CHECK(::shutdown(pair.right(), SHUT_WR) == 0);
 
   const watch_id writer = l.watch(pair.left(), writable, writes.writer());
-  turn_until(l, [&] { return writes.size() == 2; });
+  turn_until(l, [&] { return writes.size() >= 2; });
   CHECK(writes.told.back().writable);
   CHECK(!writes.told.back().hangup);
   CHECK(l.unwatch(writer));
   l.watch(pair.left(), readable, reads.writer());
-  turn_until(l, [&] { return reads.size() == 2; });
+  turn_until(l, [&] { return reads.size() >= 2; });
 
   CHECK(reads.told.back().hangup);
   CHECK(reads.told.back().readable);
@@ -274,7 +274,7 @@ EVERY_POLICY("an error is told whatever was asked for") {
 
   ::close(ends[0]);
 
-  turn_until(l, [&] { return d.size() == 2; });
+  turn_until(l, [&] { return d.size() >= 2; });
   CHECK(d.told.back().error);
   CHECK(d.told.back().native_error == 0);
   CHECK(l.unwatch(id));
@@ -291,7 +291,7 @@ EVERY_POLICY("out-of-band data is told as priority to who asks for it, and to no
 
   CHECK(::send(pair.right(), "!", 1, MSG_OOB) == 1);
 
-  turn_until(l, [&] { return urgent.size() == 1; });
+  turn_until(l, [&] { return urgent.size() >= 1; });
   settle(l);
   CHECK(urgent.told.at(0).priority);
   CHECK(!urgent.told.at(0).readable);
@@ -312,7 +312,7 @@ EVERY_POLICY("several watches of one descriptor get what each asked for") {
   l.watch(pair.left(), readable | oneshot, once.writer());
   l.watch(pair.left(), interest::none, nothing.writer());
 
-  turn_until(l, [&] { return writes.size() == 3; });
+  turn_until(l, [&] { return writes.size() >= 3; });
   CHECK(reads.size() == 0);
   pair.write_right();
   turn_until(l, [&] { return reads.size() >= 3; });
@@ -403,7 +403,7 @@ EVERY_POLICY("a callback may unwatch another watch of its descriptor, which does
   watch_id two;
   const auto unwatch_the_other = [&](const ready& what) {
     ++others;
-    CHECK(l.unwatch(what.id == one ? two : one));
+    l.unwatch(what.id == one ? two : one);
     pair.drain_left();
   };
   one = l.watch(pair.left(), readable, unwatch_the_other);
@@ -415,7 +415,7 @@ EVERY_POLICY("a callback may unwatch another watch of its descriptor, which does
 
   CHECK(others == 1);
   pair.write_right();
-  turn_until(l, [&] { return others == 2; });
+  turn_until(l, [&] { return others >= 2; });
 }
 
 EVERY_POLICY("a watch that is added in a callback does not get the event of before") {
@@ -441,6 +441,21 @@ EVERY_POLICY("a watch that is added in a callback does not get the event of befo
   CHECK(!told_too_soon);
 }
 
+EVERY_POLICY("a descriptor that is taken off and watched again in its callback is told again, also nested") {
+  hybridloop::loop l(on(path));
+  const socket_pair pair;
+  int again = 0;
+  watch_id id;
+  id = l.watch(pair.left(), readable, [&] {
+    l.unwatch(id);
+    l.watch(pair.left(), readable, [&] { ++again; });
+    turn_until(l, [&] { return again != 0; });
+  });
+  pair.write_right();
+
+  turn_until(l, [&] { return again >= 3; });
+}
+
 EVERY_POLICY("a descriptor that is still watched by another one stays registered") {
   hybridloop::loop l(on(path));
   const socket_pair pair;
@@ -453,7 +468,7 @@ EVERY_POLICY("a descriptor that is still watched by another one stays registered
   CHECK(l.unwatch(three));
 
   pair.write_right();
-  turn_until(l, [&] { return told == 2; });
+  turn_until(l, [&] { return told >= 2; });
   CHECK(l.stats().watches == 1);
 }
 
@@ -617,14 +632,11 @@ EVERY_POLICY("from another thread, a refusal reaches the callback, which then ne
     hybridloop::loop l(on(path));
     diary d;
     watch_id id;
-    auto guard = std::make_unique<hybridloop::keep_alive>(l.hold());
-    scoped_thread other([&] {
+    {
+      const in_background running(l);
       id = l.watch(fd, readable, [&d, held = closure.hold()](const ready& what) { d.told.push_back(what); });
-      guard.reset();
-    });
-
-    l.run_until_idle();
-    other.join();
+      l.invoke([] {});
+    }
     l.run_until_idle();
 
     CHECK(id);
@@ -715,13 +727,11 @@ EVERY_POLICY("from another thread, a modify of a closed descriptor reaches the c
   diary d;
   const watch_id id = l.watch(pair.left(), readable, d.writer());
   pair.close_left();
-  auto guard = std::make_unique<hybridloop::keep_alive>(l.hold());
-  scoped_thread other([&] {
-    while (!l.running_in_this_thread() && l.stats().turns == 0) std::this_thread::yield();
-    l.modify(id, writable);
-    guard.reset();
-  });
-
+  {
+    const in_background running(l);
+    CHECK(l.modify(id, writable));
+    l.invoke([] {});
+  }
   l.run_until_idle();
 
   CHECK(d.size() == 1);
@@ -851,7 +861,7 @@ EVERY_POLICY("a closed descriptor whose file lives on is not reported for ever")
   CHECK(l.stats().stale_events < 100);
   CHECK(told == 0);
   alive.write_right();
-  turn_until(l, [&] { return told == 1; });
+  turn_until(l, [&] { return told >= 1; });
   ::close(other_name);
 }
 
@@ -905,7 +915,7 @@ EVERY_POLICY("a closed descriptor that comes back under its number can be watche
   l.watch(number, readable | edge, [&] { ++told; });
 
   pair.write_right();
-  turn_until(l, [&] { return told == 1; });
+  turn_until(l, [&] { return told >= 1; });
   ::close(number);
   ::close(other_name);
 }
@@ -1337,7 +1347,7 @@ EVERY_POLICY("what a callback takes off is not told any more, ready or not") {
 EVERY_POLICY("a stop in a callback leaves the rest for the next run, and repeats nothing") {
   hybridloop::loop l(on(path));
   const std::vector<socket_pair> pairs(5);
-  std::vector<int> told(6);
+  std::vector<int> told(5);
   for (std::size_t i = 0; i < 5; ++i) {
     l.watch(pairs[i].left(), i % 2 == 0 ? readable | edge : readable | oneshot, [&, i] {
       ++told[i];
@@ -1345,20 +1355,31 @@ EVERY_POLICY("a stop in a callback leaves the rest for the next run, and repeats
     });
     pairs[i].write_right();
   }
-  l.watch(pairs[4].left(), readable | edge, [&] {
-    ++told[5];
-    l.stop();
-  });
 
   std::size_t runs = 0;
-  while (std::accumulate(told.begin(), told.end(), 0) < 6) {
+  while (std::accumulate(told.begin(), told.end(), 0) < 5) {
     l.run();
     ++runs;
   }
   settle(l);
 
-  CHECK(runs == 6);
-  CHECK(told == std::vector<int>{1, 1, 1, 1, 1, 1});
+  CHECK(runs == 5);
+  CHECK(told == std::vector<int>{1, 1, 1, 1, 1});
+}
+
+EVERY_POLICY("a stop between the watches of one descriptor leaves none of them out") {
+  hybridloop::loop l(on(path));
+  const socket_pair pair;
+  std::vector<int> told(3);
+  for (std::size_t i = 0; i < 3; ++i) {
+    l.watch(pair.left(), readable | edge, [&, i] {
+      ++told[i];
+      l.stop();
+    });
+  }
+  pair.write_right();
+
+  while (*std::min_element(told.begin(), told.end()) == 0) l.run();
 }
 
 EVERY_POLICY("a nested run serves the other descriptors of the batch, and nothing twice") {
@@ -1398,7 +1419,7 @@ EVERY_POLICY("a callback may run the loop until its own watch is gone") {
       l.unwatch(id);
     } else {
       l.modify(id, readable);
-      turn_until(l, [&] { return deepest == 3; });
+      turn_until(l, [&] { return deepest >= 3; });
     }
     alive_inside = !closure.nobody_holds();
     --depth;
@@ -1456,7 +1477,6 @@ EVERY_POLICY("an exception in a callback loses no edge of the others, and tells 
 EVERY_POLICY("an exception in a task or timer loses no edge that the same turn found") {
   hybridloop::loop l(on(path));
   const std::vector<socket_pair> pairs(3);
-  const int always = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   std::size_t told = 0;
   for (std::size_t i = 0; i < 3; ++i) {
     l.watch(pairs[i].left(), readable | edge, [&] { ++told; });
@@ -1465,46 +1485,54 @@ EVERY_POLICY("an exception in a task or timer loses no edge that the same turn f
 
   std::size_t expected = 0;
   for (std::size_t round = 0; round < scaled(50); ++round) {
-    scoped_thread other([&] {
+    int thrown = 0;
+    const auto thrower = [&thrown] {
+      ++thrown;
+      throw oops();
+    };
+    const scoped_thread other([&] {
       std::this_thread::sleep_for(std::chrono::microseconds(round * 7));
       for (const auto& pair : pairs) pair.write_right();
-      must_post(l, [] { throw oops(); });
+      must_post(l, thrower);
     });
-    l.after(300us, [] { throw oops(); });
+    l.after(300us, thrower);
     expected += 3;
-    int thrown = 0;
-    while (thrown < 2) thrown += throws_until(l, [&, before = thrown] { return thrown != before || told >= expected; });
-    other.join();
-    throws_until(l, [&] { return told >= expected; });
+    throws_until(l, [&] { return told >= expected && thrown == 2; });
   }
 
   CHECK(told == expected);
-  ::close(always);
 }
 
 EVERY_POLICY("a callback that throws every time does not hold up the others") {
   hybridloop::loop l(on(path));
-  const socket_pair pair;
-  const int files[] = {::open("/dev/null", O_RDONLY | O_CLOEXEC), ::open("/dev/null", O_RDONLY | O_CLOEXEC)};
+  const std::vector<socket_pair> pairs(3);
   std::vector<int> told(6);
-  const auto thrower = [&told](std::size_t i) {
-    return [&told, i] {
+  for (std::size_t i = 0; i < 6; ++i) {
+    l.watch(pairs[i / 2].left(), readable, [&told, i] {
       ++told[i];
       throw oops();
-    };
-  };
-  l.watch(pair.left(), readable, thrower(0));
-  l.watch(pair.left(), readable, thrower(1));
-  l.watch(files[0], readable, thrower(2));
-  l.watch(files[0], readable, thrower(3));
-  l.watch(files[1], readable, thrower(4));
-  l.watch(files[1], readable, thrower(5));
-  pair.write_right();
+    });
+  }
+  for (const auto& pair : pairs) pair.write_right();
+
+  throws_until(l, [&] { return *std::min_element(told.begin(), told.end()) >= 3; });
+}
+
+EVERY_POLICY("a callback that throws every time does not hold up other files that are always ready") {
+  hybridloop::loop l(on(path));
+  std::vector<int> files;
+  for (int i = 0; i < 3; ++i) files.push_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  std::vector<int> told(6);
+  for (std::size_t i = 0; i < 6; ++i) {
+    l.watch(files[i / 2], readable, [&told, i] {
+      ++told[i];
+      throw oops();
+    });
+  }
 
   throws_until(l, [&] { return *std::min_element(told.begin(), told.end()) >= 3; });
 
-  ::close(files[0]);
-  ::close(files[1]);
+  for (const int file : files) ::close(file);
 }
 
 EVERY_POLICY("on_exception takes what callbacks throw, and the batch goes on") {
@@ -1523,7 +1551,7 @@ EVERY_POLICY("on_exception takes what callbacks throw, and the batch goes on") {
     pair.write_right();
   }
 
-  turn_until(l, [&] { return told == 4; });
+  turn_until(l, [&] { return told >= 4; });
   settle(l);
 
   CHECK(told == 4);
@@ -1756,7 +1784,7 @@ FOR_POLICIES("a poller that is refused refuses the watch, and the loop works on"
   if (d.size() != 0) CHECK(d.told.at(0).native_error == EMFILE);
   l.watch(pair.left(), readable | edge, [&] { ++told; });
   pair.write_right();
-  turn_until(l, [&] { return told == 2; });
+  turn_until(l, [&] { return told >= 2; });
 }
 
 EVERY_POLICY("a registration that is refused refuses the watch, and the loop works on") {
@@ -1782,7 +1810,7 @@ EVERY_POLICY("a registration that is refused refuses the watch, and the loop wor
   CHECK(l.run_until_idle() == 0);
   l.watch(pair.left(), readable | edge, [&] { ++told; });
   pair.write_right();
-  turn_until(l, [&] { return told == 1; });
+  turn_until(l, [&] { return told >= 1; });
 }
 
 EVERY_POLICY("a poller that fails once is waited in again") {
@@ -1866,7 +1894,7 @@ EVERY_POLICY("signals end no sleep early, and nothing is lost to them") {
     });
     turn_until(l, [&] { return fired; });
   }
-  turn_until(l, [&] { return told == 10; });
+  turn_until(l, [&] { return told >= 10; });
 
   CHECK(!early);
   CHECK(std::chrono::steady_clock::now() - begin >= 9ms);

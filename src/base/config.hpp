@@ -160,7 +160,7 @@
 #define HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
 #endif
 
-// The inline namespace carries the version and every macro that changes a layout or a body.
+// The inline namespace carries the version and the macros that change a layout, or what is counted.
 #define HYBRIDLOOP_ABI_(task, line, stats, rescue) v0_1_task##task##_line##line##_s##stats##_r##rescue
 #define HYBRIDLOOP_ABI_OF(task, line, stats, rescue) HYBRIDLOOP_ABI_(task, line, stats, rescue)
 #define HYBRIDLOOP_ABI                                                                \

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
+#include <optional>
 #include <system_error>
 #include <type_traits>
 #include <utility>
@@ -32,6 +33,7 @@ class ingress {
   // the loop thread it first lets go of the slots that were run, so the ring is tried once more.
   template <class Build, class F, class Policy, class Look>
   post_result offer(F&& f, const Policy& when_full, bool strong, const Look& look) {
+    std::optional<visit> waiting;  // left last, after a refused closure's block was given back
     unique_task::room<std::decay_t<F>> place(arena_);
     if (!place.had()) out_of_memory<Build>();
     std::uint64_t index = 0;
@@ -46,7 +48,8 @@ class ingress {
       case answer::closed: return post_result::closed;
       case answer::full: break;
     }
-    return offer_spill<Build>(place, std::forward<F>(f), policy, strong, look);
+    if (policy == overflow::block) waiting.emplace(room_);
+    return offer_spill<Build>(place, std::forward<F>(f), waiting, policy, strong, look);
   }
 
   // Any thread. The ring or nothing: never waits, never spills.
@@ -153,6 +156,7 @@ class ingress {
 
  private:
   using answer = typename ring_type::answer;
+  using visit = typename waiting_room<Traits>::visit;
   static constexpr std::uint64_t nobody = ~std::uint64_t{0};
 
   template <class Build>
@@ -166,12 +170,15 @@ class ingress {
     return ring_.claim(index);
   }
 
-  // Publishes on every way out: a constructor that throws leaves an empty task, a tombstone.
-  template <class Publish, class Look>
+  // Publishes on every way out: a constructor that throws leaves an empty task, a tombstone, and its
+  // block goes back first.
+  template <class Place, class Publish, class Look>
   struct publisher {
+    Place& place;
     const Publish& publish;
     const Look& look;
     ~publisher() {
+      place.give_back();
       publish();
       Traits::schedule_point("published");
       look();
@@ -182,7 +189,7 @@ class ingress {
   post_result fill(std::uint64_t index, Place& place, F&& f, bool strong, const Look& look) {
     Traits::schedule_point("claimed");
     const auto publish = [this, index, strong] { ring_.publish(index, strong); };
-    const publisher<decltype(publish), Look> on_exit{publish, look};
+    const publisher<Place, decltype(publish), Look> on_exit{place, publish, look};
     unique_task& task = ring_.task_at(index);
     task.mark_empty();
     task.emplace(place, std::forward<F>(f));
@@ -190,12 +197,13 @@ class ingress {
   }
 
   template <class Build, class Place, class F, class Look>
-  post_result offer_spill(Place& place, F&& f, overflow when_full, bool strong, const Look& look) {
+  post_result offer_spill(Place& place, F&& f, std::optional<visit>& waiting, overflow when_full,
+                          bool strong, const Look& look) {
     void* memory = arena_.take_block();
     if (memory == nullptr && when_full == overflow::fail) return post_result::full;
     if (memory == nullptr && when_full == overflow::block) {
       std::uint64_t index = 0;
-      switch (wait_for_room(index, memory)) {
+      switch (wait_for_room(*waiting, index, memory)) {
         case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
         case answer::closed: return post_result::closed;
         case answer::full: break;  // but a block was had
@@ -212,13 +220,12 @@ class ingress {
     }
     Traits::schedule_point("spilled");
     const auto publish = [mine] { spill_type::publish(*mine); };
-    const publisher<decltype(publish), Look> on_exit{publish, look};
+    const publisher<Place, decltype(publish), Look> on_exit{place, publish, look};
     mine->task.emplace(place, std::forward<F>(f));
     return post_result::accepted;
   }
 
-  answer wait_for_room(std::uint64_t& index, void*& memory) noexcept {
-    const typename waiting_room<Traits>::visit here(room_);
+  answer wait_for_room(const visit& here, std::uint64_t& index, void*& memory) noexcept {
     for (;;) {
       const std::uint32_t seen = here.epoch();
       const answer got = claim(index);

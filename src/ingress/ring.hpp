@@ -102,7 +102,7 @@ class ring {
     return tail_.load(std::memory_order_seq_cst) & ~closed;  // [close] C4
   }
   bool is_closed() const noexcept {
-    return (tail_.load(std::memory_order_acquire) & closed) != 0;  // [close] C1
+    return (tail_.load(std::memory_order_seq_cst) & closed) != 0;  // [close] C1, [room] R2
   }
   void close() noexcept { tail_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
 

@@ -66,9 +66,9 @@ class spill {
     mine.ready.store(1, std::memory_order_seq_cst);  // [spill] K5, [sleep] P1
   }
 
-  // Any thread. Coherence is enough: a thread's own push is seen, or its taking is.
+  // Any thread. For the order coherence would be enough: a thread's own push is seen, or its taking.
   bool empty() const noexcept {
-    return (head_.load(std::memory_order_relaxed) & ~closed) == 0;  // [spill] K2, K3
+    return (head_.load(std::memory_order_seq_cst) & ~closed) == 0;  // [spill] K2, K3, [room] R2
   }
 
   void close() noexcept { head_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1

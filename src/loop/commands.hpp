@@ -16,14 +16,15 @@ template <class Traits>
 struct timer_command : command_base {
   enum class verb : std::uint8_t { start, release, move, ref, unref };
 
-  timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
+  timer_command(core<Traits>& c, verb v, timer_id i, nanos t = 0) noexcept
+      : loop(&c), id(i), deadline(t), what(v) {}
 
   void operator()() {
     auto& all = loop->timers_;
     switch (what) {
       case verb::start: return start();
       case verb::release: return all.release(id);
-      case verb::move: return all.move(id, loop->cached_now());
+      case verb::move: return all.move(id, deadline, loop->cached_now());
       case verb::ref: return all.set_referenced(id, true);
       case verb::unref: return all.set_referenced(id, false);
     }
@@ -37,6 +38,7 @@ struct timer_command : command_base {
 
   core<Traits>* loop;
   timer_id id;
+  nanos deadline;
   verb what;
 };
 

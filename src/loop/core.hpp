@@ -183,8 +183,12 @@ class core {
   template <class Build>
   int attach(watch_record<Traits>& r) noexcept {
     if (ended) return ECANCELED;
+    // Asked before the poller opens, which would take a number that was closed for itself; what has
+    // become the poller's own since is no more the caller's than a closed one.
+    if (!Traits::kernel::is_descriptor(r.handle)) return EBADF;
     const int refused = open_poller();
     if (refused != 0) return refused;
+    if (poller.owns(r.handle)) return EBADF;
     if (options.path == fast_path::mini) {
       watches_.serve_companion();
       const int unstarted = companion_.template start<Build>(*this);
@@ -297,6 +301,7 @@ class core {
   nanos spin = 0;       // how long the next look may last
   std::uint32_t spin_misses = 0;
   bool may_spin = false;
+  std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
 
  private:
   atomic<std::uint64_t> commands_{0};

@@ -13,8 +13,8 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // One 32-bit word is the state of the loop and the word its channel sleeps on: a mode, and bits
-// that any thread may set. Nothing else decides how to wake the loop, and only compare-and-swap,
-// fetch_or and fetch_and change it, so no change ever erases a bit it does not own.
+// that any thread may set. Nothing else decides how to wake the loop, and while it has one only
+// read-modify-writes change it, so no change ever erases a bit it does not own.
 namespace status {
 inline constexpr std::uint32_t idle = 0;        // nobody is in run()
 inline constexpr std::uint32_t awake = 1;       // the loop thread runs, or looks before it sleeps
@@ -60,7 +60,7 @@ constexpr bool asleep(std::uint32_t word) noexcept {
 //
 //   ringer                                  destructor
 //   B1  ringers += 1                        B4  status -> dead
-//   B2  status: in_poller -> awake, CAS     B5  waits for ringers == 0, closes the bell
+//   B2  status: asleep -> awake, CAS        B5  waits for ringers == 0, closes the bell
 //   B3  rings; ringers -= 1, release
 //
 // If B2 succeeded it stands before B4 in the word's order, and B1 before both, so B5 waits for B3.
@@ -159,8 +159,9 @@ struct alignas(cache_line) doorbell {
       std::uint32_t then = seen | bits;
       if (status::asleep(seen)) then = status::with_mode(then & ~status::wanted, status::awake);
       if (m == status::lent) then |= status::wanted;
-      if (then == seen || m == status::dead) break;
-      if (m == status::in_poller && !counted) {
+      // Even a bit that is set already is set again: who tells orders what it wrote before.
+      if (m == status::dead || (then == seen && bits == 0)) break;
+      if (status::asleep(seen) && !counted) {
         counted = true;
         ringers.fetch_add(1, std::memory_order_seq_cst);  // [bell] B1
       }

@@ -45,7 +45,8 @@ class basic_loop {
   basic_loop& operator=(const basic_loop&) = delete;
 
   // Destroys what was never run, without running it. Not from inside run(), and not while another
-  // thread is; posters may still be inside post(), if it was their own task that ended the loop.
+  // thread is; posters may still be inside post(), if it was their own task that ended the loop, or if
+  // they post through a handle.
   ~basic_loop();
 
   // ---- Giving work. Any thread. ----
@@ -169,7 +170,8 @@ class basic_loop {
   template <class Build = detail::build_tag>
   bool modify(watch_id id, interest what);
   // On the loop thread F does not run again. Elsewhere true means known, and F may still run until
-  // `done` has run on the loop: then the descriptor may be closed.
+  // `done` has run on the loop: then the descriptor may be closed. False also on a closed loop, whose
+  // watches end by themselves: then once run() has returned.
   template <class Build = detail::build_tag>
   bool unwatch(watch_id id);
   template <class F, class Build = detail::build_tag>
@@ -202,9 +204,6 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
-  void loop_thread_only(const char* sentence) const {
-    HYBRIDLOOP_CONTRACT(core_->runs_here(), sentence);
-  }
 
   core* core_;
 };

@@ -58,15 +58,13 @@ template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
   using command = detail::timer_command<Traits>;
-  using moving = typename detail::timers<Traits>::moving;
-  const moving state = core_->timers_.announce_move(id, detail::to_nanos(deadline));
-  if (state == moving::unknown) return false;
+  if (!core_->timers_.announce_move(id)) return false;
+  const nanos target = detail::to_nanos(deadline);
   if (core_->runs_here()) {
-    core_->timers_.move(id, core_->cached_now());
+    core_->timers_.move(id, target, core_->cached_now());
     return true;
   }
-  return state == moving::already ||
-         core_->template send<Build>(command(*core_, command::verb::move, id));
+  return core_->template send<Build>(command(*core_, command::verb::move, id, target));
 }
 
 template <class Traits>
@@ -161,10 +159,9 @@ bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
   if (core_->runs_here()) {
     if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
     defer<F, Build>(std::forward<F>(done));
-  } else {
-    core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
+    return true;
   }
-  return true;
+  return core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
 }
 
 // ---- What keeps run_until_idle() ----

@@ -44,16 +44,17 @@ template <class Traits>
 template <class Iterator, class Sentinel, class Build>
 typename basic_loop<Traits>::range_result basic_loop<Traits>::post_range(Iterator first,
                                                                          Sentinel last) {
-  // Looks on every way out, also when an iterator throws: what was posted must be found.
+  // Looks on every way out, also when an iterator throws: what was posted must be found. From the
+  // first accepted element on, *this may be gone.
   struct look_once {
     typename core::doorbell_type& door;
     ~look_once() { door.look(true); }
   };
   const detail::core_ref<Traits> alive(*core_);
-  const look_once on_exit{core_->door};
+  const look_once on_exit{alive->door};
   range_result all{post_result::accepted, 0};
   for (; first != last; ++first) {
-    all.result = core_->template post_quietly<Build>(*first);
+    all.result = alive->template post_quietly<Build>(*first);
     if (all.result != post_result::accepted) break;
     ++all.accepted;
   }
@@ -99,14 +100,14 @@ detail::unique_task basic_loop<Traits>::make_task(F&& f) {
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::defer(F&& f) {
-  loop_thread_only("defer() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() is called on the loop thread");
   core_->deferred.push(make_task<Build>(std::forward<F>(f)));
 }
 
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::microtask(F&& f) {
-  loop_thread_only("microtask() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() is called on the loop thread");
   core_->microtasks.push(make_task<Build>(std::forward<F>(f)));
 }
 

@@ -65,9 +65,8 @@ class runner {
       park(deadline);
       fire_due_timers();
       drain_ingress();
-    } else {
-      poll_without_sleeping();
     }
+    if (!asked_poller_) poll_without_sleeping();
     dispatch_ready();
     end_turn();
   }
@@ -97,15 +96,24 @@ class runner {
     }
     if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
     if (core_.in.empty()) return true;
-    if (!core_.in.can_run()) Traits::kernel::yield();
+    if (!core_.in.can_run()) wait_for_claims();
     return false;
   }
 
-  void begin_turn() noexcept {
+  // A few yields for a producer that was preempted, then a nap at a time for one whose closure takes
+  // long to build.
+  void wait_for_claims() noexcept {
+    if (++claim_yields_ < 64) return Traits::kernel::yield();
+    const nanos soon = core_type::read_now() + 50000;
+    Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.word(), soon);
+  }
+
+  void begin_turn() {
     core_.turns.add(1);
     core_.refresh_now();
     ran_at_turn_ = core_.ran;
     took_some_ = false;
+    asked_poller_ = false;
     events_ = 0;
     microtasks_left_ = microtasks_per_turn;
     run_microtasks();  // left over from the turn before
@@ -194,16 +202,24 @@ class runner {
       });
     }
     while (next_event_ < events_ && !stop_seen()) {
-      const poll_event& event = ready_[next_event_++];
+      const poll_event& event = next_event();
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
         return run_one([&r, &what] { r.call(what); }, true);
       });
     }
   }
 
+  // Goes round: a batch begins where the last one was broken off, so that a callback that throws every
+  // time holds nobody up.
+  const poll_event& next_event() noexcept {
+    const std::size_t at = first_event_ + next_event_++;
+    return ready_[at < events_ ? at : at - events_];
+  }
+
   // Events that an exception or a stop left behind are reported again.
   void put_events_back() noexcept {
-    while (next_event_ < events_) core_.watches_.put_back(core_.poller, ready_[next_event_++]);
+    if (next_event_ < events_) core_.broken_off = first_event_ + next_event_;
+    while (next_event_ < events_) core_.watches_.put_back(core_.poller, next_event());
   }
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
@@ -242,6 +258,7 @@ class runner {
   void take_events(int got) noexcept {
     next_event_ = 0;
     events_ = got > 0 ? static_cast<std::size_t>(got) : 0;
+    first_event_ = events_ != 0 ? std::exchange(core_.broken_off, 0) % events_ : 0;
   }
 
   // A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
@@ -279,6 +296,7 @@ class runner {
       const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
       const int got = core_.poller.wait(ready_, events_per_turn, span);
       take_events(got);
+      asked_poller_ = true;
       if (got < 0) nap(limit);
     } else {
       Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), limit);
@@ -346,9 +364,12 @@ class runner {
 
   std::size_t published_ = 0;  // of core_.ran
   std::size_t ran_at_turn_ = 0;
-  bool took_some_ = false;  // from the ingress, in this turn
+  bool took_some_ = false;     // from the ingress, in this turn
+  bool asked_poller_ = false;  // in this turn
+  std::uint32_t claim_yields_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
   std::size_t events_ = 0;
+  std::size_t first_event_ = 0;
   std::size_t next_event_ = 0;
   poll_event ready_[events_per_turn];
 };

@@ -61,7 +61,7 @@ class wakeup {
   }
   void give_back() noexcept {
     const std::uint32_t was = turn_to(status::idle);
-    if ((was & status::wanted) != 0) Traits::parker::wake_one(door_.word);
+    if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
   }
 
   void bury() noexcept { turn_to(status::dead); }

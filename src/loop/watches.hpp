@@ -46,7 +46,7 @@ class watches {
 
   // 0, or the errno that refused it; then nothing is kept.
   int attach(poller& p, record& r) noexcept {
-    int refused = reach(p, r.handle);
+    int refused = reach(r.handle);
     if (refused != 0) return refused;
     r.served = serial_;
     link(r, descriptors_[r.handle].first);
@@ -106,6 +106,7 @@ class watches {
       return;
     }
     if (descriptors_[fd].oneshot) descriptors_[fd].disarmed = true;
+    ++descriptors_[fd].serving;
     const std::uint64_t serial = ++serial_;
     const rearm guard{*this, p, fd, generation, serial};
     while (is_current(fd, generation)) {
@@ -161,6 +162,7 @@ class watches {
     bool in_poller;
     bool oneshot;   // the kernel falls silent after one event
     bool disarmed;  // and has
+    std::uint32_t serving;  // events being told, one per nested run
   };
 
   struct rearm {
@@ -170,9 +172,11 @@ class watches {
     std::uint32_t generation;
     std::uint64_t serial;
     ~rearm() {
-      if (!all.is_current(fd, generation)) return;
-      const bool untold = next_to_serve(all.descriptors_[fd].first, serial, false) != nullptr;
-      all.update(p, fd, untold);
+      descriptor& d = all.descriptors_[fd];
+      --d.serving;
+      if (!d.in_poller) return;
+      const bool same = d.generation == generation;
+      all.update(p, fd, same && next_to_serve(d.first, serial, false) != nullptr);
     }
   };
 
@@ -274,10 +278,10 @@ class watches {
       forget(p, fd);
       return 0;
     }
-    const bool silent = want == interest::none && d.disarmed;
-    if (d.in_poller && !again && (silent || (want == d.registered && !d.disarmed))) {
-      d.registered = want;
-      return 0;
+    if (d.in_poller && !again) {
+      if (want == d.registered && !d.disarmed) return 0;
+      if (want == interest::none && d.disarmed) return 0;  // the kernel is silent already
+      if (d.serving != 0 && d.disarmed) return 0;          // armed again when all were told
     }
     const int refused = tell_poller(p, fd, d, want);
     if (refused == 0) {
@@ -376,12 +380,10 @@ class watches {
     if (always_pending(r)) --always_armed_;
   }
 
-  // Room for the number. That it is a descriptor at all is asked before memory is taken for it.
-  int reach(poller& p, native_handle fd) noexcept {
-    if (fd < 0) return EBADF;
+  // Room for the number.
+  int reach(native_handle fd) noexcept {
     const auto index = static_cast<std::size_t>(fd);
     if (index < room_) return 0;
-    if (p.remove(fd) == EBADF) return EBADF;
     std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     while (wider <= index) wider *= 2;
     void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));

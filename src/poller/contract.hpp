@@ -57,11 +57,12 @@ struct poll_event {
 };
 
 // A poller has these verbs, in this order. All answer 0 or an errno; EINTR never leaves `wait`
-// as an error. The loop thread calls them, except where it says otherwise.
+// as an error. What a poller has opened for itself is no descriptor to it: EBADF. The loop thread calls them, except where it says otherwise.
 //
 //   open()                        creates the kernel objects; refused ones leave nothing behind
 //   close()                       idempotent
 //   is_open()
+//   owns(fd)                      one of the kernel objects' own numbers
 //   add(fd, interest, token)      EPERM: a file that is always ready and cannot be polled
 //   change(fd, interest, token)   also makes an edge-triggered descriptor report again. EBADF, ENOENT
 //                                 or EPERM: the number no longer names what was added

@@ -43,6 +43,7 @@ class epoll_poller {
   }
 
   bool is_open() const noexcept { return epoll_ >= 0; }
+  bool owns(native_handle fd) const noexcept { return fd == epoll_ || fd == bell_; }
 
   // EEXIST: a registration stayed behind when the number was closed, and now it names that file again.
   int add(native_handle fd, interest what, poll_token token) noexcept {
@@ -113,10 +114,15 @@ class epoll_poller {
   }
 
   int add_bell(int bell) noexcept {
-    return control(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
+    return tell_kernel(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
   }
 
+  // A number that was closed may have become one of ours; it is no descriptor of the user's then.
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
+    return fd == epoll_ || fd == bell_ ? EBADF : tell_kernel(verb, fd, events, token);
+  }
+
+  int tell_kernel(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
     epoll_event event{};
     event.events = events;
     event.data.u64 = token;

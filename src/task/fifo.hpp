@@ -41,7 +41,6 @@ class task_fifo {
     return task;
   }
 
-  // A closure's destructor may push again: what it pushes is destroyed as well.
   void clear() noexcept {
     while (!empty()) pop();
   }

@@ -30,7 +30,7 @@ class index_stack {
   // `link_of(i)` is the atomic link of entry i.
   template <class LinkOf>
   std::uint32_t pop(LinkOf&& link_of) noexcept {
-    std::uint64_t head = head_.load(std::memory_order_acquire);  // [free] F2
+    std::uint64_t head = head_.load(std::memory_order_seq_cst);  // [free] F2, [room] R2
     for (;;) {
       const auto top = static_cast<std::uint32_t>(head);
       if (top == 0) return none;

@@ -59,9 +59,11 @@ class basic_task {
     }
     room(const room&) = delete;
     room& operator=(const room&) = delete;
-    ~room() {
+    ~room() { give_back(); }
+    // What was not used; touches nothing otherwise.
+    void give_back() noexcept {
       if constexpr (!fits<F>) {
-        if (memory_ != nullptr) home_.give(memory_, sizeof(F), alignof(F));
+        if (memory_ != nullptr) home_.give(std::exchange(memory_, nullptr), sizeof(F), alignof(F));
       }
     }
     bool had() const noexcept { return fits<F> || memory_ != nullptr; }

@@ -20,7 +20,7 @@ enum class repeat : std::uint8_t {
 
 namespace detail {
 
-// The word of a timer is its generation and these flags, changed by CAS only.
+// The word of a timer is these flags, its generation, and the number of moves on their way to it.
 //
 // Edge [timer]: cancel() is exact, and so is firing.
 //
@@ -28,8 +28,9 @@ namespace detail {
 //   T1  armed -> ended: it will not run     T2  armed -> running: it runs
 //   T3  running and repeating -> ended:     T4  running -> armed, or finds `ended` and stops
 //       it will not run again
+//   T5  a move is announced: + one_move     T6  the move arrives: - one_move; at none, it may fire
 //
-// All are acq_rel CASes on one word: exactly one of T1 and T2 succeeds, and the record goes back to
+// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds, and the record goes back to
 // the table only after the loop thread has seen `ended`, so T1 reads no stranger's timer: a record
 // handed out again carries another generation.
 namespace timer_flag {
@@ -37,8 +38,8 @@ inline constexpr std::uint64_t armed = 1;
 inline constexpr std::uint64_t running = 2;
 inline constexpr std::uint64_t repeats = 4;
 inline constexpr std::uint64_t ended = 8;
-inline constexpr std::uint64_t moving = 16;  // a reschedule is on its way; do not fire meanwhile
-inline constexpr std::uint64_t all = 255;
+inline constexpr std::uint64_t generation = 0xffffffffull << 8;
+inline constexpr std::uint64_t one_move = 1ull << 40;  // does not fire while there are any
 }  // namespace timer_flag
 
 template <class Traits>
@@ -50,7 +51,6 @@ struct timer_record {
   atomic<std::uint64_t> word{0};
   atomic<std::uint32_t> next_free{0};
   std::uint32_t index = 0;            // set once
-  atomic<nanos> wanted{0};            // the deadline that a reschedule asks for
 
   // The loop thread.
   nanos deadline = 0;

@@ -56,7 +56,7 @@ class timers {
     std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
     for (;;) {
       if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return ending::unknown;
-      const std::uint64_t next = (word & ~(timer_flag::armed | timer_flag::moving)) | timer_flag::ended;
+      const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::ended;
       if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T1, T3
                                         std::memory_order_acquire)) {  // [timer] T1, T3
         return (word & timer_flag::running) != 0 ? ending::by_itself : ending::unplace;
@@ -64,20 +64,17 @@ class timers {
     }
   }
 
-  enum class moving : std::uint8_t { unknown, announced, already };
-
-  // Any thread. From `announced` on the timer does not fire until the loop thread has called
-  // move(id). Of several moves under way the last one counts.
-  moving announce_move(timer_id id, nanos deadline) noexcept {
+  // Any thread. True: the caller owes the loop thread a move(id), and until that has come the timer
+  // does not fire. Several may be on their way; the last to arrive counts.
+  bool announce_move(timer_id id) noexcept {
     record* r = table_.find(id.index());
-    if (r == nullptr || !id) return moving::unknown;
+    if (r == nullptr || !id) return false;
     std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
     for (;;) {
-      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return moving::unknown;
-      r->wanted.store(deadline, std::memory_order_relaxed);  // [timer] before the CAS, read after move's
-      if (r->word.compare_exchange_weak(word, word | timer_flag::moving, std::memory_order_acq_rel,  // [timer] T1
+      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return false;
+      if (r->word.compare_exchange_weak(word, word + timer_flag::one_move, std::memory_order_acq_rel,  // [timer] T5
                                         std::memory_order_acquire)) {  // [timer] T1
-        return (word & timer_flag::moving) != 0 ? moving::already : moving::announced;
+        return true;
       }
     }
   }
@@ -103,21 +100,19 @@ class timers {
   // released on the maker's thread.
   void discard(timer_id id) noexcept { release(id); }
 
-  void move(timer_id id, nanos now) {
+  // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is
+  // still on its way starts there.
+  void move(timer_id id, nanos deadline, nanos now) {
     record* r = live(id);
     if (r == nullptr) return;
     const std::uint64_t was =
-        r->word.fetch_and(~timer_flag::moving, std::memory_order_acq_rel);  // [timer] T2
-    if ((was & timer_flag::moving) == 0 || (was & timer_flag::ended) != 0) return;
-    const nanos wanted = r->wanted.load(std::memory_order_relaxed);  // [timer] ordered by the line above
-    if ((was & timer_flag::running) != 0) {
-      r->moved = true;
-      r->deadline = wanted;
-      return;
-    }
+        r->word.fetch_sub(timer_flag::one_move, std::memory_order_acq_rel);  // [timer] T6
+    if ((was & timer_flag::ended) != 0) return;
     wheel_.erase(*r);
-    r->deadline = wanted;
-    place(*r, now);
+    r->deadline = deadline;
+    r->moved = (was & timer_flag::running) != 0;
+    const bool last = was < 2 * timer_flag::one_move;
+    if (last && !r->moved && r->started) place(*r, now);
   }
 
   void set_referenced(timer_id id, bool wanted) noexcept {
@@ -231,7 +226,7 @@ class timers {
   bool begin_run(record& r) noexcept {
     std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T2
     for (;;) {
-      if ((word & timer_flag::ended) != 0 || (word & timer_flag::moving) != 0) return false;
+      if ((word & timer_flag::ended) != 0 || word >= timer_flag::one_move) return false;
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::running;
       if (r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T2
                                        std::memory_order_acquire)) {  // [timer] T2
@@ -254,7 +249,7 @@ class timers {
       }
       if (!again) {
         release(r);
-      } else if ((word & timer_flag::moving) == 0) {
+      } else if (word < timer_flag::one_move) {
         const nanos now = later();
         if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
         place(r, now);
@@ -267,12 +262,16 @@ class timers {
     if (r.how == repeat::fixed_delay) return saturating_add(now, r.period);
     const nanos next = saturating_add(r.deadline, r.period);
     if (r.how == repeat::fixed_rate || next > now) return next;
+    if (r.deadline < 0) return saturating_add(now, r.period);  // a deadline before all time
     const nanos missed = (now - r.deadline) / r.period;
-    return saturating_add(r.deadline, (missed + 1) * r.period);
+    return saturating_add(r.deadline + missed * r.period, r.period);
   }
 
+  // Writes `started` only where it was set: discard() comes here on its maker's thread, while
+  // end_all() looks at every record.
   void uncount(record& r) noexcept {
-    if (!std::exchange(r.started, false)) return;
+    if (!r.started) return;
+    r.started = false;
     --started_;
     if (r.referenced) --referenced_;
   }
@@ -282,7 +281,7 @@ class timers {
     wheel_.erase(r);
     uncount(r);
     r.moved = false;
-    r.word.fetch_and(~timer_flag::all, std::memory_order_acq_rel);  // [timer] released once
+    r.word.fetch_and(timer_flag::generation, std::memory_order_acq_rel);  // [timer] released once
     unique_task closure(std::move(r.task));
     table_.give(r.index);
   }

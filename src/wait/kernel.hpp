@@ -94,6 +94,7 @@ struct linux_kernel {
   static int read(int fd, void* bytes, std::size_t size) noexcept {
     return answer(::read(fd, bytes, size));
   }
+  static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
   static int close(int fd) noexcept { return answer(::close(fd)); }
   // Makes `number` name what `fd` names; what it named before is closed, in one step.
   static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }

@@ -1,4 +1,4 @@
-// interrupt.hpp - atomics that hold a thread up between two accesses, while others go on
+// interrupt.hpp - what holds a thread up in the middle of something, while others go on
 #pragma once
 
 #include <atomic>
@@ -7,8 +7,9 @@
 #include <functional>
 #include <thread>
 #include <utility>
+#include <vector>
 
-#include <hybridloop.hpp>
+#include "support/support.hpp"
 
 namespace support {
 
@@ -141,6 +142,29 @@ struct interrupted_traits : hybridloop::default_traits {
 };
 
 using interrupted_loop = hybridloop::basic_loop<interrupted_traits>;
+
+// Reports a number when it runs. Its copy tells that it has begun, and is not made until the gate
+// opens: a post of one is stalled after its claim and before its publication.
+class slow_closure {
+ public:
+  slow_closure(std::vector<int>& ran, int n, gate& begun, gate& go) noexcept
+      : ran_(&ran), n_(n), begun_(&begun), go_(&go) {}
+  slow_closure(const slow_closure& other)
+      : ran_(other.ran_), n_(other.n_), begun_(other.begun_), go_(other.go_) {
+    begun_->open();
+    go_->pass();
+  }
+  slow_closure(slow_closure&&) noexcept = default;
+  slow_closure& operator=(const slow_closure&) = delete;
+  void operator()() { ran_->push_back(n_); }
+
+ private:
+  std::vector<int>* ran_;
+  int n_;
+  gate* begun_;
+  gate* go_;
+};
+static_assert(hybridloop::detail::unique_task::fits<slow_closure>, "it is built in the slot itself");
 
 // Gives the processor away now and then, between what a thread read and what it does about it.
 template <class T>

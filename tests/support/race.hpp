@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <thread>
 
+#include <hybridloop.hpp>
+
 namespace support {
 
 // Numbers of chance, the same on every machine (G. Marsaglia's xorshift, 2003).
@@ -50,5 +52,14 @@ class rendezvous {
   std::atomic<std::size_t> here_{0};
   std::atomic<std::size_t> meetings_{0};
 };
+
+// A loop whose threads lose their CPU in the middle of a race window every few times.
+struct stuttering_traits : hybridloop::default_traits {
+  static void schedule_point(const char*) noexcept {
+    static thread_local dice chance(reinterpret_cast<std::uintptr_t>(&chance));
+    if (chance.roll(4) == 0) std::this_thread::yield();
+  }
+};
+using stuttering_loop = hybridloop::basic_loop<stuttering_traits>;
 
 }  // namespace support

@@ -59,7 +59,9 @@ void settle(Loop& l) {
 template <class Loop>
 class in_background {
  public:
-  explicit in_background(Loop& l) : loop_(l), thread_([&l] { l.run(); }) {}
+  explicit in_background(Loop& l) : loop_(l), thread_([&l] { l.run(); }) {
+    loop_.invoke([] {});
+  }
   in_background(const in_background&) = delete;
   in_background& operator=(const in_background&) = delete;
   ~in_background() { stop(); }

@@ -1,0 +1,229 @@
+// review_test.cpp - interleavings that an adversarial reading of the protocols constructed
+#include "support/support.hpp"
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+
+
+
+using namespace support;
+using namespace hybridloop;
+
+TEST_SUITE_BEGIN("review");
+
+TEST_CASE("a reschedule on the loop thread that overtakes the timer's start still moves it") {
+  loop l;
+  std::atomic<int> stage{0};
+  timer_id id;
+  bool moved = false;
+  bool fired = false;
+
+  scoped_thread maker([&] {
+    while (stage.load() != 1) std::this_thread::yield();
+    id = l.after(1h, [&] {
+      fired = true;
+      l.stop();
+    });
+    stage.store(2);
+  });
+  must_post(l, [&] {
+    stage.store(1);
+    while (stage.load() != 2) std::this_thread::yield();
+    moved = l.reschedule(id, loop::clock::now() + 20ms);
+  });
+  l.run();
+
+  CHECK(moved);
+  CHECK(fired);
+  CHECK(l.stats().turns < 1000);
+}
+
+TEST_CASE("a repeating timer moved twice while it runs runs once at its new time") {
+  loop l;
+  int runs = 0;
+  timer_id id;
+  id = l.every(5ms, [&] {
+    if (++runs != 1) return;
+    CHECK(l.reschedule(id, loop::clock::now() + 10ms));
+    std::thread other([&] { CHECK(l.reschedule(id, loop::clock::now() + 30ms)); });
+    other.join();
+    l.after(33ms, [&] { l.stop(); });
+  });
+
+  l.run();
+
+  CHECK(runs == 2);
+}
+
+TEST_CASE("reschedules of a record's earlier owner never move the next one") {
+  loop l;
+  std::atomic<bool> done{false};
+  std::atomic<std::uint64_t> shared{0};
+  std::size_t early = 0;
+  const std::size_t rounds = scaled(20000, 500);
+
+  std::vector<scoped_thread> movers;
+  for (int i = 0; i < 2; ++i) {
+    movers.emplace_back([&] {
+      while (!done.load()) {
+        const std::uint64_t packed = shared.load();
+        const timer_id id(static_cast<std::uint32_t>(packed), static_cast<std::uint32_t>(packed >> 32));
+        l.reschedule(id, loop::clock::now() - 1h);
+      }
+    });
+  }
+  scoped_thread maker([&] {
+    for (std::size_t i = 0; i < rounds; ++i) {
+      const timer_id short_lived = l.after(1h, [] {});
+      shared.store(short_lived.packed());
+      l.cancel(short_lived);
+      const timer_id keeper = l.after(1h, [&early] { ++early; });
+      l.cancel(keeper);
+    }
+    done.store(true);
+    l.close();
+  });
+  l.run();
+
+  CHECK(early == 0);
+}
+
+#if defined(__cpp_exceptions)
+TEST_CASE("a microtask left over by an exception may throw out of the next run") {
+  loop l;
+  bool later = false;
+  must_post(l, [&] {
+    l.microtask([] { throw std::runtime_error("micro"); });
+    throw std::runtime_error("task");
+  });
+  must_post(l, [&] { later = true; });
+
+  CHECK_THROWS_WITH(l.run_until_idle(), "task");
+  CHECK_THROWS_WITH(l.run_until_idle(), "micro");
+  l.run_until_idle();
+
+  CHECK(later);
+}
+#endif
+
+TEST_CASE("a descriptor is served while posts keep coming within the spin") {
+  loop_options options;
+  options.spin = 1ms;
+  loop l(options);
+  socket_pair pair;
+  std::atomic<bool> served{false};
+  std::atomic<std::size_t> trips{0};
+  std::size_t trips_until_served = 0;
+
+  l.watch(pair.left(), interest::readable, [&] {
+    pair.drain_left();
+    served.store(true);
+  });
+  scoped_thread requester([&] {
+    for (std::size_t n = 0; n < 2000; ++n) {
+      if (n == 100) pair.write_right();
+      must_post(l, [&trips, n] { trips.store(n + 1); });
+      while (trips.load() != n + 1) std::this_thread::yield();
+      if (n >= 100 && !served.load()) ++trips_until_served;
+    }
+    l.close();
+  });
+  l.run();
+
+  CHECK(served.load());
+  CHECK(trips_until_served < 100);
+}
+
+TEST_CASE("post_range may outlive the loop that its first element ended") {
+  for (std::size_t round = 0; round < scaled(2000, 100); ++round) {
+    auto l = std::make_unique<loop>();
+    loop* raw = l.get();
+    std::atomic<bool> running{false};
+    std::size_t accepted = 0;
+
+    scoped_thread poster([raw, &running, &accepted] {
+      std::vector<std::function<void()>> work;
+      work.emplace_back([raw] { raw->stop(); });
+      for (int i = 0; i < 20; ++i) work.emplace_back([] {});
+      while (!running.load()) std::this_thread::yield();
+      accepted = raw->post_range(work.begin(), work.end()).accepted;
+    });
+    must_post(*l, [&running] { running.store(true); });
+    l->run();
+    l.reset();
+    poster.join();
+
+    CHECK(accepted >= 1);
+  }
+}
+
+TEST_CASE("a poster that waited for room gives its block back before the loop is gone") {
+  for (std::size_t round = 0; round < scaled(500, 30); ++round) {
+    loop_options options;
+    options.ring_capacity = 2;
+    options.arena_capacity = 4;
+    options.when_full = overflow::block;
+    auto l = std::make_unique<loop>(options);
+    const loop_handle handle = l->handle();
+    std::vector<scoped_thread> posters;
+    std::atomic<int> refused{0};
+    for (int i = 0; i < 3; ++i) {
+      posters.emplace_back([&handle, &refused] {
+        char large[100] = {};
+        while (handle.post([large] { static_cast<void>(large); }) == post_result::accepted) {
+        }
+        ++refused;
+      });
+    }
+    if (round % 2 == 0) std::this_thread::yield();
+    l.reset();
+    posters.clear();
+
+    CHECK(refused.load() == 3);
+  }
+}
+
+TEST_CASE("watching a number that was just closed leaves the loop its bell") {
+  loop l;
+  socket_pair pair;
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  ::close(ends[0]);
+  ::close(ends[1]);
+  std::error_code first;
+  std::error_code second;
+
+  l.watch(ends[0], interest::readable, [] {}, first);
+  l.watch(pair.left(), interest::readable, [] {});
+  l.watch(ends[0], interest::readable, [] {}, second);
+  scoped_thread poster([&l] {
+    while (l.stats().in_poller == 0) std::this_thread::yield();
+    must_post(l, [&l] { l.stop(); });
+  });
+  l.run();
+
+  CHECK(first.value() == EBADF);
+  CHECK(second.value() == EBADF);
+}
+
+TEST_CASE("a flag set before wake() is seen after the sleep, however many wake at once") {
+  loop l;
+  std::atomic<std::size_t> flags{0};
+  const std::size_t rounds = scaled(20000, 500);
+
+  std::vector<scoped_thread> wakers;
+  for (int i = 0; i < 2; ++i) {
+    wakers.emplace_back([&] {
+      for (std::size_t n = 0; n < rounds; ++n) {
+        flags.fetch_add(1, std::memory_order_relaxed);
+        l.wake();
+      }
+    });
+  }
+  while (flags.load(std::memory_order_relaxed) != 2 * rounds) l.run_once();
+
+  CHECK(flags.load() == 2 * rounds);
+}
+
+TEST_SUITE_END();
