@@ -135,27 +135,47 @@ TEST_CASE("a descriptor is served while posts keep coming within the spin") {
   CHECK(trips_until_served < 100);
 }
 
-TEST_CASE("post_range may outlive the loop that its first element ended") {
-  for (std::size_t round = 0; round < scaled(2000, 100); ++round) {
-    auto l = std::make_unique<loop>();
-    loop* raw = l.get();
-    std::atomic<bool> running{false};
-    std::size_t accepted = 0;
+// Its first element stops the loop, and the second one is not had before the loop is gone.
+struct ending_range {
+  loop* l;
+  std::atomic<bool>* begun;
+  std::atomic<bool>* gone;
+  int at;
 
-    scoped_thread poster([raw, &running, &accepted] {
-      std::vector<std::function<void()>> work;
-      work.emplace_back([raw] { raw->stop(); });
-      for (int i = 0; i < 20; ++i) work.emplace_back([] {});
-      while (!running.load()) std::this_thread::yield();
-      accepted = raw->post_range(work.begin(), work.end()).accepted;
-    });
-    must_post(*l, [&running] { running.store(true); });
-    l->run();
-    l.reset();
-    poster.join();
-
-    CHECK(accepted >= 1);
+  std::function<void()> operator*() const {
+    if (at == 0) return [ending = l] { ending->stop(); };
+    begun->store(true);
+    while (!gone->load()) std::this_thread::yield();
+    return [] {};
   }
+  ending_range& operator++() {
+    ++at;
+    return *this;
+  }
+  bool operator!=(const ending_range& other) const { return at != other.at; }
+};
+
+TEST_CASE("post_range may outlive the loop that its first element ended") {
+  auto l = std::make_unique<loop>();
+  std::atomic<bool> begun{false};
+  std::atomic<bool> gone{false};
+  loop::range_result answer{};
+  loop* raw = l.get();
+  must_post(*l, [&begun] {  // awake, so that it needs no wake to find the first element
+    while (!begun.load()) std::this_thread::yield();
+  });
+
+  scoped_thread poster([&] {
+    answer = raw->post_range(ending_range{raw, &begun, &gone, 0},
+                             ending_range{raw, &begun, &gone, 3});
+  });
+  l->run();
+  l.reset();
+  gone.store(true);
+  poster.join();
+
+  CHECK(answer.accepted == 1);
+  CHECK(answer.result == post_result::closed);
 }
 
 TEST_CASE("a poster that waited for room gives its block back before the loop is gone") {
