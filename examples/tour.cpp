@@ -18,7 +18,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <initializer_list>
 #include <random>
 #include <string>
 #include <thread>
@@ -403,21 +402,21 @@ struct fact {
   std::uint64_t count;
   const char* what;
 };
-void print_facts(const char* head, std::initializer_list<fact> facts) {
-  std::printf("%-7s", head);
-  for (const fact& f : facts) std::printf("%10" PRIu64 " %-17s", f.count, f.what);
-  std::puts("");
+void print_facts(const char* head, fact one, fact two) {
+  std::printf("%-7s%10" PRIu64 " %-17s%10" PRIu64 " %s\n", head, one.count, one.what, two.count,
+              two.what);
 }
 
 void print_counts(const tour& t, const loop_stats& s) {
-  print_facts("\ntasks ", {{t.tasks, "run"}, {t.violations, "out of order"}});
-  print_facts("lines", {{t.lines_echoed, "echoed"}, {t.lines_sent, "sent"}});
-  print_facts("server", {{t.connections, "connections"}, {t.partial_writes, "partial writes"}});
-  print_facts("parks", {{s.in_channel, "in the channel"}, {s.in_poller, "in the poller"}});
-  print_facts("wakes", {{s.wakes_channel, "of the channel"}, {s.wakes_poller, "of the poller"}});
-  print_facts("posts", {{s.posts, "accepted"}, {s.wakes_saved, "without a wake"}});
-  print_facts("room", {{s.spilled, "spilled"}, {s.arena_high, "blocks at most"}});
-  print_facts("time", {{s.spun_ns / 1000000, "ms spun"}, {s.parked_ns / 1000000, "ms parked"}});
+  std::puts("");
+  print_facts("tasks", {t.tasks, "run"}, {t.violations, "out of order"});
+  print_facts("lines", {t.lines_echoed, "echoed"}, {t.lines_sent, "sent"});
+  print_facts("server", {t.connections, "connections"}, {t.partial_writes, "partial writes"});
+  print_facts("parks", {s.in_channel, "in the channel"}, {s.in_poller, "in the poller"});
+  print_facts("wakes", {s.wakes_channel, "of the channel"}, {s.wakes_poller, "of the poller"});
+  print_facts("posts", {s.posts, "accepted"}, {s.wakes_saved, "without a wake"});
+  print_facts("room", {s.spilled, "spilled"}, {s.arena_high, "blocks at most"});
+  print_facts("time", {s.spun_ns / 1000000, "ms spun"}, {s.parked_ns / 1000000, "ms parked"});
 }
 
 int failures(tour& t, const loop_stats& s, std::size_t ran) {
