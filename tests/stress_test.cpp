@@ -114,24 +114,21 @@ class fidget {
     const auto span = chance_.roll(8) == 0 ? std::chrono::microseconds(chance_.roll(100)) : 1h;
     const timer_id timer = loop_.after(span, [this] { ++fired_; });
     ++started_;
-    watch_id watch;
-    await([&](auto reported) {
-      watch = loop_.watch(wire_.left(), interest::readable, [this, reported] {
-        wire_.drain_left();
-        *reported = true;
-      });
-      if (chance_.roll(4) == 0) go_there();
-      dawdle(chance_.roll(2000));
-      wire_.write_right();
+    reported_ = false;
+    const watch_id watch = loop_.watch(wire_.left(), interest::readable, [this] {
+      wire_.drain_left();
+      reported_ = true;
     });
+    if (chance_.roll(4) == 0) {
+      await([&](auto there) { post_until_accepted(loop_, [there] { *there = true; }); });
+    }
+    dawdle(chance_.roll(2000));
+    wire_.write_right();
+    while (!reported_) std::this_thread::yield();
     await([&](auto gone) {
       if (!loop_.unwatch(watch, [gone] { *gone = true; })) ++missing_;
     });
     if (loop_.cancel(timer)) ++cancelled_;
-  }
-
-  void go_there() {
-    await([&](auto arrived) { post_until_accepted(loop_, [arrived] { *arrived = true; }); });
   }
 
   // start(flag), and then waits until somebody raised it.
@@ -149,6 +146,7 @@ class fidget {
   std::size_t cancelled_ = 0;
   std::size_t missing_ = 0;
   std::atomic<std::size_t> fired_{0};
+  std::atomic<bool> reported_{false};
 };
 
 struct load {
