@@ -89,6 +89,8 @@
 //   ingress/ingress.hpp     the one door through which work enters: ring, then spill, in order
 //   ingress/stream.hpp      keeps a fast consumer from chasing its producer through the ring
 //   timer/record.hpp        one timer: what any thread may ask of it, and what only the loop thread touches
+//   timer/heap.hpp          the timers whose tick has come, in exact order
+//   timer/bag.hpp           the timers of one bucket of the wheel, in no order
 //   timer/wheel.hpp         deadlines in order: a hierarchical wheel for the far ones, a heap for the near
 //   timer/timers.hpp        all timers of a loop: made and cancelled anywhere, fired by the loop thread
 //   loop/options.hpp        how a loop is made, and what it tells about itself
@@ -954,11 +956,11 @@ class task_fifo {
     const std::size_t wider = capacity_ == 0 ? 16 : capacity_ * 2;
     void* memory = heap_take(wider * sizeof(unique_task), alignof(unique_task));
     if (memory == nullptr) fail("out of memory for deferred tasks");
-    auto* slots = static_cast<unique_task*>(memory);
+    auto* larger = static_cast<unique_task*>(memory);
     std::size_t count = 0;
-    for (; !empty(); ++count) ::new (static_cast<void*>(&slots[count])) unique_task(pop());
+    for (; !empty(); ++count) ::new (static_cast<void*>(&larger[count])) unique_task(pop());
     if (slots_ != nullptr) heap_give(slots_, alignof(unique_task));
-    slots_ = slots;
+    slots_ = larger;
     capacity_ = wider;
     head_ = 0;
     tail_ = count;
@@ -1655,7 +1657,8 @@ struct poll_event {
 };
 
 // A poller has these verbs, in this order. All answer 0 or an errno; EINTR never leaves `wait`
-// as an error. What a poller has opened for itself is no descriptor to it: EBADF. The loop thread calls them, except where it says otherwise.
+// as an error. What a poller has opened for itself is no descriptor to it: EBADF. The loop thread
+// calls them, except where it says otherwise.
 //
 //   open()                        creates the kernel objects; refused ones leave nothing behind
 //   close()                       idempotent
@@ -1790,7 +1793,7 @@ class epoll_poller {
 
   // A number that was closed may have become one of ours; it is no descriptor of the user's then.
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
-    return fd == epoll_ || fd == bell_ ? EBADF : tell_kernel(verb, fd, events, token);
+    return owns(fd) ? EBADF : tell_kernel(verb, fd, events, token);
   }
 
   int tell_kernel(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
@@ -2198,8 +2201,8 @@ class ingress {
   using spill_type = spill<Traits>;
   using node = typename spill_type::node;
 
-  ingress(void* slots, std::size_t ring_capacity, void* blocks, std::size_t arena_capacity) noexcept
-      : ring_(slots, ring_capacity), arena_(blocks, arena_capacity) {}
+  ingress(void* ring, std::size_t ring_capacity, void* blocks, std::size_t arena_capacity) noexcept
+      : ring_(ring, ring_capacity), arena_(blocks, arena_capacity) {}
 
   // Any thread. `strong` says how to publish, `look` is called after publishing and may find the loop
   // gone: nothing of this object is touched after that. `when_full` is asked when the ring is; on
@@ -2565,7 +2568,8 @@ enum class repeat : std::uint8_t {
 
 namespace detail {
 
-// The word of a timer is these flags, its generation, and the number of moves on their way to it.
+// The word of a timer is these flags, its generation, and the number of the last move that another
+// thread asked for. A timer has runs left while it is armed, or runs and repeats.
 //
 // Edge [timer]: cancel() is exact, and so is firing.
 //
@@ -2573,42 +2577,44 @@ namespace detail {
 //   T1  armed -> ended: it will not run     T2  armed -> running: it runs
 //   T3  running and repeating -> ended:     T4  running -> armed, or finds `ended` and stops
 //       it will not run again
-//   T5  a move is announced: + one_move     T6  the move arrives: - one_move; at none, it may fire
+//   T5  a move is announced: next number,   T6  the move arrives, and has the last number:
+//       `moving`; it may not fire               it may fire again
 //
-// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds, and the record goes back to
-// the table only after the loop thread has seen `ended`, so T1 reads no stranger's timer: a record
-// handed out again carries another generation.
+// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds. Once no runs
+// are left only the loop thread changes the word, so a store wipes it before the record goes back
+// to the table. A record that is handed out again carries another generation: who comes late finds
+// a stranger, and has touched nothing but this word.
 namespace timer_flag {
 inline constexpr std::uint64_t armed = 1;
 inline constexpr std::uint64_t running = 2;
 inline constexpr std::uint64_t repeats = 4;
 inline constexpr std::uint64_t ended = 8;
+inline constexpr std::uint64_t moving = 16;
 inline constexpr std::uint64_t generation = 0xffffffffull << 8;
-inline constexpr std::uint64_t one_move = 1ull << 40;  // does not fire while there are any
+inline constexpr std::uint64_t one_move = 1ull << 40;
 }  // namespace timer_flag
 
+// Two lines of 64 bytes; what cancel() needs is in the first, with the first word of the closure.
 template <class Traits>
-struct timer_record {
+struct alignas(64) timer_record {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
   // Any thread.
   atomic<std::uint64_t> word{0};
   atomic<std::uint32_t> next_free{0};
-  std::uint32_t index = 0;            // set once
+  std::uint32_t index = 0;  // set once
 
-  // The loop thread.
+  // The loop thread; before it knows the timer, its maker.
   nanos deadline = 0;
   nanos period = 0;
-  std::uint64_t order = 0;            // FIFO among equals
-  timer_record* prev = nullptr;
-  timer_record* next = nullptr;
-  std::uint32_t place = 0;            // a bucket, or a position in the heap; see wheel.hpp
+  std::uint64_t order = 0;  // where it stands in the wheel; 0 is nowhere
+  timer_record* next_spare = nullptr;
   repeat how = repeat::fixed_rate;
-  bool in_heap = false;
-  bool placed = false;                // stands in the wheel
-  bool started = false;               // counted
-  bool moved = false;                 // while running: the deadline is the next one already
+  bool ours = false;        // made by the loop thread
+  bool held = false;        // stands aside until the next turn
+  bool started = false;     // counted
+  bool moved = false;       // while running: the deadline is the next one already
   bool referenced = true;
   unique_task task;
 
@@ -2618,24 +2624,268 @@ struct timer_record {
   static std::uint64_t make_word(std::uint32_t generation, std::uint64_t flags) noexcept {
     return std::uint64_t{generation} << 8 | flags;
   }
+  static bool has_runs_left(std::uint64_t word) noexcept {
+    if ((word & timer_flag::ended) != 0) return false;
+    constexpr std::uint64_t between_runs = timer_flag::running | timer_flag::repeats;
+    return (word & timer_flag::armed) != 0 || (word & between_runs) == between_runs;
+  }
+};
+
+// One standing of a timer. Each has a number of its own, and a timer leaves by forgetting it: nobody
+// looks for the entry, which is dropped where it is met.
+template <class Traits>
+struct timer_entry {
+  nanos deadline;
+  std::uint64_t order;  // FIFO among equals
+  timer_record<Traits>* timer;
+
+  bool stands() const noexcept { return timer->order == order; }
+  bool before(const timer_entry& other) const noexcept {
+    return deadline != other.deadline ? deadline < other.deadline : order < other.order;
+  }
 };
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< timer/record.hpp
 
+// >>> timer/heap.hpp - the timers whose tick has come, in exact order
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Four children a node: half as deep as a binary heap, and the four share two lines. The loop
+// thread only.
+template <class Traits>
+class timer_heap {
+ public:
+  using entry = timer_entry<Traits>;
+
+  timer_heap() noexcept = default;
+  timer_heap(const timer_heap&) = delete;
+  timer_heap& operator=(const timer_heap&) = delete;
+  ~timer_heap() {
+    if (entries_ != nullptr) heap_give(entries_, alignof(entry));
+  }
+
+  bool empty() const noexcept { return size_ == 0; }
+  const entry& top() const noexcept { return entries_[0]; }
+
+  void push(const entry& e) {
+    if (size_ == room_) grow();
+    std::size_t at = size_++;
+    for (; at > 0 && e.before(entries_[(at - 1) / 4]); at = (at - 1) / 4) {
+      entries_[at] = entries_[(at - 1) / 4];
+    }
+    entries_[at] = e;
+  }
+
+  void pop() noexcept {
+    if (--size_ != 0) sift_down(entry(entries_[size_]));
+  }
+
+  // A timer has left. Entries that came last are in nobody's way and go at once.
+  void drop_gone() noexcept {
+    while (size_ != 0 && !entries_[size_ - 1].stands()) --size_;
+  }
+
+ private:
+  void sift_down(const entry& e) noexcept {
+    std::size_t at = 0;
+    for (std::size_t child = 1; child < size_; child = 4 * at + 1) {
+      const std::size_t end = child + 4 < size_ ? child + 4 : size_;
+      std::size_t least = child;
+      for (std::size_t i = child + 1; i < end; ++i) {
+        if (entries_[i].before(entries_[least])) least = i;
+      }
+      if (!entries_[least].before(e)) break;
+      entries_[at] = entries_[least];
+      at = least;
+    }
+    entries_[at] = e;
+  }
+
+  void grow() {
+    const std::size_t wider = room_ == 0 ? 64 : room_ * 2;
+    auto* entries = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
+    if (entries == nullptr) fail("out of memory for due timers");
+    if (size_ != 0) std::memcpy(entries, entries_, size_ * sizeof(entry));
+    if (entries_ != nullptr) heap_give(entries_, alignof(entry));
+    entries_ = entries;
+    room_ = wider;
+  }
+
+  entry* entries_ = nullptr;
+  std::size_t size_ = 0;
+  std::size_t room_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< timer/heap.hpp
+
+// >>> timer/bag.hpp - the timers of one bucket of the wheel, in no order
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Memory for the bags of one loop, kept for the next one that needs it.
+template <class Traits>
+class timer_chunks {
+ public:
+  static constexpr std::uint32_t size = 32;
+  struct chunk {
+    chunk* older;
+    timer_entry<Traits> entries[size];
+  };
+
+  timer_chunks() noexcept = default;
+  timer_chunks(const timer_chunks&) = delete;
+  timer_chunks& operator=(const timer_chunks&) = delete;
+  ~timer_chunks() {
+    while (free_ != nullptr) heap_give(take(), alignof(chunk));
+  }
+
+  chunk* take() {
+    chunk* c = free_;
+    if (c != nullptr) {
+      free_ = c->older;
+    } else {
+      c = static_cast<chunk*>(heap_take(sizeof(chunk), alignof(chunk)));
+      if (c == nullptr) fail("out of memory for timers");
+    }
+    return c;
+  }
+  void give(chunk* c) noexcept {
+    c->older = free_;
+    free_ = c;
+  }
+
+ private:
+  chunk* free_ = nullptr;
+};
+
+// Putting an entry in writes where the last one was written, and taking all out reads in line: no
+// timer's memory is touched for another timer's sake. Timers that left stay as entries until half of
+// the bag has gone; then each one that leaves has a chunk looked through. So a bag is never much
+// larger than twice what stands in it, and nobody ever waits for all of it. The loop thread only.
+template <class Traits>
+class timer_bag {
+ public:
+  using entry = timer_entry<Traits>;
+  using chunks = timer_chunks<Traits>;
+
+  bool empty() const noexcept { return size_ == 0; }
+
+  void put(const entry& e, chunks& spare) {
+    if (size_ % chunks::size == 0) {
+      chunk* fresh = spare.take();
+      fresh->older = newest_;
+      newest_ = fresh;
+    }
+    ++size_;
+    last() = e;
+  }
+
+  // A timer has left. If it came last, as one that is armed and cancelled at once did, it goes now.
+  void drop_gone(chunks& spare) noexcept {
+    ++gone_;
+    while (gone_ != 0 && !last().stands()) drop_last_gone(spare);
+    if (gone_ > size_ / 2 + few) sweep(spare);
+  }
+
+  // Calls f for each entry, and is empty before the first call.
+  template <class F>
+  void empty_out(chunks& spare, const F& f) {
+    timer_bag all = *this;
+    *this = timer_bag();
+    while (all.newest_ != nullptr) {
+      chunk* c = all.newest_;
+      const std::uint32_t count = all.filled(c);
+      for (std::uint32_t i = 0; i < count; ++i) f(c->entries[i]);
+      all.size_ -= count;
+      all.newest_ = c->older;
+      spare.give(c);
+    }
+  }
+  bool all_stand() const noexcept { return gone_ == 0; }
+
+  // The earliest deadline, or `crowd` if there are more than a handful; `never` when nobody stands
+  // here any more, and then the bag is empty.
+  nanos earliest(nanos crowd, chunks& spare) {
+    entry kept[handful + 1];
+    std::size_t count = 0;
+    nanos least = never;
+    while (size_ != 0 && count <= handful) {
+      const entry e = last();
+      if (e.stands()) {
+        drop_last(spare);
+        kept[count++] = e;
+        if (e.deadline < least) least = e.deadline;
+      } else {
+        drop_last_gone(spare);
+      }
+    }
+    for (std::size_t i = 0; i < count; ++i) put(kept[i], spare);
+    return count > handful ? crowd : least;
+  }
+
+ private:
+  using chunk = typename chunks::chunk;
+  static constexpr std::size_t handful = 16;
+  static constexpr std::uint32_t few = 64;
+
+  entry& last() const noexcept { return newest_->entries[(size_ - 1) % chunks::size]; }
+  std::uint32_t filled(const chunk* c) const noexcept {
+    return c == newest_ ? (size_ - 1) % chunks::size + 1 : chunks::size;
+  }
+
+  void drop_last(chunks& spare) noexcept {
+    if (--size_ % chunks::size != 0) return;
+    chunk* empty = newest_;
+    newest_ = empty->older;
+    if (swept_ == empty) swept_ = nullptr;
+    spare.give(empty);
+  }
+  void drop_last_gone(chunks& spare) noexcept {
+    --gone_;
+    drop_last(spare);
+  }
+
+  // One chunk further than the last time. From its end, so that what the last entry of the bag is
+  // moved over has been looked at.
+  void sweep(chunks& spare) noexcept {
+    chunk* c = swept_ != nullptr ? swept_->older : nullptr;
+    if (c == nullptr) c = newest_;
+    swept_ = c;
+    for (std::uint32_t i = filled(c); i-- > 0;) {
+      if (c->entries[i].stands()) continue;
+      c->entries[i] = last();
+      drop_last_gone(spare);
+    }
+  }
+
+  chunk* newest_ = nullptr;  // the others are full
+  chunk* swept_ = nullptr;
+  std::uint32_t size_ = 0;
+  std::uint32_t gone_ = 0;   // entries that do not stand
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< timer/bag.hpp
+
 // >>> timer/wheel.hpp - deadlines in order: a hierarchical wheel for the far ones, a heap for the near
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// Where a bucket's span begins and which timers stand in it is known to the tick (65.5 us); when
-// the clock reaches the tick, its timers move into a small heap that orders them to the nanosecond.
-// So adding and cancelling a far timer links and unlinks a list, and firing is exact all the same.
+// Which timers stand in a bucket is known to the tick (65.5 us). When the clock has reached a tick
+// and nothing earlier is left, its timers move into a small heap that orders them to the nanosecond.
+// So arming and cancelling cost the same however many timers there are, and firing is exact all the
+// same.
 //
 // Levels of 64 buckets after G. Varghese and A. Lauck, "Hashed and Hierarchical Timing Wheels"
 // (1987). A timer stands at the level of the highest 6-bit digit in which its tick differs from
 // the base, the first tick not yet moved to the heap; so the lowest level that is not empty always
-// holds the earliest bucket. The loop thread only.
+// holds the earliest bucket, and a deadline alone tells where its timer stands. The loop thread only.
 template <class Traits>
 class timer_wheel {
  public:
@@ -2645,91 +2895,89 @@ class timer_wheel {
   timer_wheel(const timer_wheel&) = delete;
   timer_wheel& operator=(const timer_wheel&) = delete;
   ~timer_wheel() {
-    if (heap_ != nullptr) heap_give(heap_, alignof(entry));
+    for (bag& b : bags_) b.empty_out(chunks_, [](const entry&) {});
+    held_.empty_out(chunks_, [](const entry&) {});
   }
 
-  // The deadline and the order are set. A deadline of `never` stands nowhere.
+  // The deadline is set, and stays as it is until the timer has left. `never` stands nowhere.
   void insert(record& r) {
     if (r.deadline == never) return;
-    r.placed = true;
-    const std::uint64_t tick = tick_of(r.deadline);
-    if (tick < base_) {
-      heap_push(r);
-    } else {
-      link(r, bucket_of(tick));
-    }
+    r.order = ++last_order_;
+    stand({r.deadline, r.order, &r});
   }
 
   // A timer that is due already but must not fire before the next turn: aside until free_held().
-  void hold(record& r) noexcept {
-    r.placed = true;
-    link(r, held);
+  void hold(record& r) {
+    r.order = ++last_order_;
+    r.held = true;
+    held_.put({r.deadline, r.order, &r}, chunks_);
   }
   void free_held() {
-    if (buckets_[held] != nullptr) spread(held);
+    if (held_.empty()) return;
+    held_.empty_out(chunks_, [this](const entry& e) {
+      if (!e.stands()) return;
+      e.timer->held = false;
+      stand(e);
+    });
   }
 
   void erase(record& r) noexcept {
-    if (!r.placed) return;
-    r.placed = false;
-    if (r.in_heap) {
-      heap_erase(r.place);
+    if (std::exchange(r.order, 0) == 0) return;
+    const std::uint64_t tick = tick_of(r.deadline);
+    if (std::exchange(r.held, false)) {
+      held_.drop_gone(chunks_);
+    } else if (tick < base_) {
+      heap_.drop_gone();
     } else {
-      unlink(r);
+      const std::uint32_t bucket = bucket_of(tick);
+      bags_[bucket].drop_gone(chunks_);
+      if (bags_[bucket].empty()) clear_bit(bucket);
     }
   }
 
-  // Moves what the clock has reached into the heap.
+  // Lets the base follow the clock, as far as the first tick that has timers. Deadlines are told
+  // apart the better the nearer they are to the base.
   void advance(nanos now) {
-    const std::uint64_t target = tick_of(now) + 1;
-    if (target <= base_) return;
-    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
-      const std::uint32_t bucket = earliest_bucket(level);
-      const std::uint64_t start = start_of(level, bucket);
-      if (level == 0 ? start >= target : start > target) break;
-      base_ = level == 0 ? start + 1 : start;
-      spread(bucket);
-    }
-    base_ = target;
+    const std::uint64_t tick = tick_of(now);
+    if (tick > base_) move_base(tick);
   }
 
-  // The earliest timer due at `now`, after advance(now), or nullptr. It stays where it is.
-  record* due(nanos now) const noexcept {
-    return heap_size_ != 0 && heap_[0].deadline <= now ? heap_[0].timer : nullptr;
+  // The earliest timer leaves the wheel, if it is due at `now`; otherwise nullptr.
+  record* take_due(nanos now) {
+    for (;;) {
+      while (heap_.empty()) {
+        if (!refill(now)) return nullptr;
+      }
+      const entry e = heap_.top();
+      if (e.deadline > now) return nullptr;
+      heap_.pop();
+      if (!e.stands()) continue;
+      e.timer->order = 0;
+      return e.timer;
+    }
   }
 
   // Not later than the earliest deadline, and equal to it unless more than a handful of timers
   // share the earliest bucket: then it is the bucket's beginning, and the wake there is for all.
-  nanos next_wake() const noexcept {
-    if (heap_size_ != 0) return heap_[0].deadline;
-    const std::uint32_t level = lowest_level();
-    if (level == levels) return never;
-    const std::uint32_t bucket = earliest_bucket(level);
-    nanos earliest = never;
-    std::size_t seen = 0;
-    for (const record* r = buckets_[bucket]; r != nullptr; r = r->next) {
-      if (++seen > handful) return time_of(start_of(level, bucket));
-      if (r->deadline < earliest) earliest = r->deadline;
+  nanos next_wake() {
+    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
+    if (!heap_.empty()) return heap_.top().deadline;
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      const nanos earliest = bags_[bucket].earliest(time_of(start_of(level, bucket)), chunks_);
+      if (earliest != never) return earliest;
+      clear_bit(bucket);
     }
-    return earliest;
+    return never;
   }
 
  private:
+  using entry = timer_entry<Traits>;
+  using bag = timer_bag<Traits>;
   static constexpr std::uint32_t tick_bits = 16;
   static constexpr std::uint32_t levels = 8;
   static constexpr std::uint32_t digit_bits = 6;
   static constexpr std::uint32_t buckets_per_level = 1u << digit_bits;
-  static constexpr std::uint32_t held = levels * buckets_per_level;  // no level looks there
-  static constexpr std::size_t handful = 16;
-
-  struct entry {
-    nanos deadline;
-    std::uint64_t order;
-    record* timer;
-    bool before(const entry& other) const noexcept {
-      return deadline != other.deadline ? deadline < other.deadline : order < other.order;
-    }
-  };
 
   static std::uint64_t tick_of(nanos t) noexcept {
     return t <= 0 ? 0 : static_cast<std::uint64_t>(t) >> tick_bits;
@@ -2756,102 +3004,63 @@ class timer_wheel {
     return above | std::uint64_t{bucket % buckets_per_level} << shift;
   }
 
-  void link(record& r, std::uint32_t bucket) noexcept {
-    r.in_heap = false;
-    r.place = bucket;
-    r.prev = nullptr;
-    r.next = buckets_[bucket];
-    if (r.next != nullptr) r.next->prev = &r;
-    buckets_[bucket] = &r;
+  void set_bit(std::uint32_t bucket) noexcept {
     occupied_[bucket / buckets_per_level] |= std::uint64_t{1} << bucket % buckets_per_level;
   }
-
-  void unlink(record& r) noexcept {
-    if (r.next != nullptr) r.next->prev = r.prev;
-    if (r.prev != nullptr) {
-      r.prev->next = r.next;
-      return;
-    }
-    buckets_[r.place] = r.next;
-    if (r.next == nullptr) clear_bit(r.place);
-  }
-
   void clear_bit(std::uint32_t bucket) noexcept {
     occupied_[bucket / buckets_per_level] &= ~(std::uint64_t{1} << bucket % buckets_per_level);
   }
 
-  // Puts a bucket's timers where they belong now that the base has moved.
-  void spread(std::uint32_t bucket) {
-    record* r = buckets_[bucket];
-    buckets_[bucket] = nullptr;
+  // Where the base says.
+  void stand(const entry& e) {
+    const std::uint64_t tick = tick_of(e.deadline);
+    if (tick < base_) return heap_.push(e);
+    const std::uint32_t bucket = bucket_of(tick);
+    bags_[bucket].put(e, chunks_);
+    set_bit(bucket);
+  }
+
+  // Up to `target` or the first tick with timers, whichever comes first. Buckets of higher levels
+  // are spread as the base comes to them.
+  void move_base(std::uint64_t target) {
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      const std::uint64_t start = start_of(level, bucket);
+      if (start > target) break;
+      base_ = start;
+      if (level == 0) return;
+      clear_bit(bucket);
+      const bool all_stand = bags_[bucket].all_stand();
+      bags_[bucket].empty_out(chunks_, [this, all_stand](const entry& e) {
+        if (all_stand || e.stands()) stand(e);
+      });
+    }
+    base_ = target;
+  }
+
+  // Moves the earliest tick that the clock has reached into the empty heap; looking whether its
+  // timers stand brings them near before they fire. False: there is none.
+  bool refill(nanos now) {
+    const std::uint64_t tick = tick_of(now);
+    if (tick > base_) move_base(tick);
+    const std::uint32_t bucket = bucket_of(base_);
+    if (base_ > tick || bags_[bucket].empty()) return false;
+    ++base_;
     clear_bit(bucket);
-    while (r != nullptr) {
-      record* next = r->next;
-      insert(*r);
-      r = next;
-    }
-  }
-
-  // A heap of four children a node: half as deep as a binary one, and the four share two lines.
-  void heap_push(record& r) {
-    if (heap_size_ == heap_room_) heap_grow();
-    r.in_heap = true;
-    sift_up(heap_size_++, {r.deadline, r.order, &r});
-  }
-
-  void heap_erase(std::size_t at) noexcept {
-    const entry last = heap_[--heap_size_];
-    if (at == heap_size_) return;
-    if (at > 0 && last.before(heap_[(at - 1) / 4])) {
-      sift_up(at, last);
-    } else {
-      sift_down(at, last);
-    }
-  }
-
-  void sift_up(std::size_t at, const entry& e) noexcept {
-    while (at > 0 && e.before(heap_[(at - 1) / 4])) {
-      set(at, heap_[(at - 1) / 4]);
-      at = (at - 1) / 4;
-    }
-    set(at, e);
-  }
-
-  void sift_down(std::size_t at, const entry& e) noexcept {
-    for (std::size_t child = 4 * at + 1; child < heap_size_; child = 4 * at + 1) {
-      const std::size_t end = child + 4 < heap_size_ ? child + 4 : heap_size_;
-      std::size_t least = child;
-      for (std::size_t i = child + 1; i < end; ++i) {
-        if (heap_[i].before(heap_[least])) least = i;
-      }
-      if (!heap_[least].before(e)) break;
-      set(at, heap_[least]);
-      at = least;
-    }
-    set(at, e);
-  }
-
-  void set(std::size_t at, const entry& e) noexcept {
-    heap_[at] = e;
-    e.timer->place = static_cast<std::uint32_t>(at);
-  }
-
-  void heap_grow() {
-    const std::size_t wider = heap_room_ == 0 ? 64 : heap_room_ * 2;
-    auto* heap = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
-    if (heap == nullptr) fail("out of memory for due timers");
-    if (heap_size_ != 0) std::memcpy(heap, heap_, heap_size_ * sizeof(entry));
-    if (heap_ != nullptr) heap_give(heap_, alignof(entry));
-    heap_ = heap;
-    heap_room_ = wider;
+    bags_[bucket].empty_out(chunks_, [this](const entry& e) {
+      if (e.stands()) heap_.push(e);
+    });
+    move_base(base_);
+    return true;
   }
 
   std::uint64_t base_ = 0;
-  std::uint64_t occupied_[levels + 1] = {};
-  record* buckets_[held + 1] = {};
-  entry* heap_ = nullptr;
-  std::size_t heap_size_ = 0;
-  std::size_t heap_room_ = 0;
+  std::uint64_t last_order_ = 0;
+  std::uint64_t occupied_[levels] = {};
+  timer_heap<Traits> heap_;
+  timer_chunks<Traits> chunks_;
+  bag held_;
+  bag bags_[levels * buckets_per_level];
 };
 
 }  // namespace detail
@@ -2870,24 +3079,24 @@ class timers {
  public:
   using record = timer_record<Traits>;
 
-  // Any thread. nullptr when there is no memory; throws what the closure's constructor throws.
+  // Any thread; `here` says that it is the loop thread. nullptr when there is no memory; throws what
+  // the closure's constructor throws.
   template <class F>
-  record* make(block_source& home, F&& f, nanos deadline, nanos period, repeat how) {
+  record* make(block_source& home, F&& f, nanos deadline, nanos period, repeat how, bool here) {
     unique_task::room<std::decay_t<F>> place(home);
-    const std::uint32_t index = place.had() ? table_.take() : table_.none;
-    if (index == table_.none) return nullptr;
-    record& r = table_.at(index);
-    give_back unless_made{this, &r};
-    r.task.emplace(place, std::forward<F>(f));
+    record* r = place.had() ? take(here) : nullptr;
+    if (r == nullptr) return nullptr;
+    give_back unless_made{this, r};
+    r->task.emplace(place, std::forward<F>(f));
     unless_made.r = nullptr;
-    r.deadline = deadline;
-    r.period = period;
-    r.how = how;
-    r.referenced = true;
-    const std::uint32_t generation = next_generation(r);
+    r->deadline = deadline;
+    r->period = period;
+    r->how = how;
+    r->referenced = true;
+    r->ours = here;
     const std::uint64_t flags = timer_flag::armed | (period > 0 ? timer_flag::repeats : 0);
-    r.word.store(record::make_word(generation, flags), std::memory_order_release);  // [timer] T1
-    return &r;
+    r->word.store(record::make_word(next_generation(*r), flags), std::memory_order_release);  // [timer] T1
+    return r;
   }
 
   timer_id id_of(const record& r) const noexcept {
@@ -2899,95 +3108,129 @@ class timers {
   // Any thread. `unplace`: it will not run; the loop thread owes a release(). `by_itself`: one run
   // is in progress, the last, and releases it.
   ending end(timer_id id) noexcept {
-    record* r = table_.find(id.index());
-    if (r == nullptr || !id) return ending::unknown;
-    std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
-    for (;;) {
-      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return ending::unknown;
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::ended;
       if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T1, T3
                                         std::memory_order_acquire)) {  // [timer] T1, T3
         return (word & timer_flag::running) != 0 ? ending::by_itself : ending::unplace;
       }
     }
+    return ending::unknown;
   }
 
-  // Any thread. True: the caller owes the loop thread a move(id), and until that has come the timer
-  // does not fire. Several may be on their way; the last to arrive counts.
-  bool announce_move(timer_id id) noexcept {
-    record* r = table_.find(id.index());
-    if (r == nullptr || !id) return false;
-    std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
-    for (;;) {
-      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return false;
-      if (r->word.compare_exchange_weak(word, word + timer_flag::one_move, std::memory_order_acq_rel,  // [timer] T5
-                                        std::memory_order_acquire)) {  // [timer] T1
+  // Any thread but the loop's. The caller owes the loop thread an arrive() with the number given
+  // here, and until that has come the timer does not fire; of several moves on their way the one
+  // with the last number counts. 0: unknown.
+  std::uint32_t announce_move(timer_id id) noexcept {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
+      const std::uint64_t next = (word + timer_flag::one_move) | timer_flag::moving;
+      if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T5
+                                        std::memory_order_acquire)) {  // [timer] T5
+        return move_of(next);
+      }
+    }
+    return 0;
+  }
+
+  // Whoever made a timer that the loop refused to start, and ended it. Only its maker knows of it,
+  // so it may go on the maker's thread.
+  void discard(record& r) noexcept {
+    r.task.reset();
+    table_.give(r.index);
+  }
+
+  // The loop thread from here on.
+  void start(record& r, nanos now) {
+    r.started = true;
+    ++started_;
+    if (r.referenced) ++referenced_;
+    place(r, now);
+  }
+  void start(timer_id id, nanos now) {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    if (names(id, word)) start(*r, now);
+  }
+
+  // end(), and release() where it is owed.
+  bool cancel(timer_id id) noexcept {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
+      const bool runs = (word & timer_flag::running) != 0;
+      const std::uint64_t next = runs ? word | timer_flag::ended : word & timer_flag::generation;
+      if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T1, T3
+                                        std::memory_order_acquire)) {  // [timer] T1, T3
+        if (!runs) free(*r);
         return true;
+      }
+    }
+    return false;
+  }
+
+  void release(timer_id id) noexcept {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    const bool same = record::generation_of(word) == id.generation();
+    if (same && (word & timer_flag::ended) != 0) wipe_and_free(*r, word);
+  }
+
+  // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is
+  // still on its way starts there.
+  void arrive(timer_id id, std::uint32_t move, nanos deadline, nanos now) {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word) && move_of(word) == move) {
+      if (r->word.compare_exchange_weak(word, word & ~timer_flag::moving, std::memory_order_acq_rel,  // [timer] T6
+                                        std::memory_order_acquire)) {  // [timer] T6
+        return put(*r, word, deadline, now);
       }
     }
   }
 
-  // The loop thread from here on.
-  void start(timer_id id, nanos now) {
-    record* r = live(id);
-    if (r == nullptr || r->placed || r->started) return;
-    r->started = true;
-    ++started_;
-    if (r->referenced) ++referenced_;
-    place(*r, now);
-  }
-
-  void release(timer_id id) noexcept {
-    record* r = table_.find(id.index());
-    if (r == nullptr) return;
-    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T2
-    if (record::generation_of(word) == id.generation() && (word & timer_flag::ended) != 0) release(*r);
-  }
-
-  // Whoever made a timer that the loop refused to start. Only its maker knows of it, so it may be
-  // released on the maker's thread.
-  void discard(timer_id id) noexcept { release(id); }
-
-  // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is
-  // still on its way starts there.
-  void move(timer_id id, nanos deadline, nanos now) {
-    record* r = live(id);
-    if (r == nullptr) return;
-    const std::uint64_t was =
-        r->word.fetch_sub(timer_flag::one_move, std::memory_order_acq_rel);  // [timer] T6
-    if ((was & timer_flag::ended) != 0) return;
-    wheel_.erase(*r);
-    r->deadline = deadline;
-    r->moved = (was & timer_flag::running) != 0;
-    const bool last = was < 2 * timer_flag::one_move;
-    if (last && !r->moved && r->started) place(*r, now);
+  // Overrides the moves that are on their way, if any. False: unknown.
+  bool move(timer_id id, nanos deadline, nanos now) {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
+      const std::uint64_t next = (word + timer_flag::one_move) & ~timer_flag::moving;
+      if ((word & timer_flag::moving) == 0 ||
+          r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T6
+                                        std::memory_order_acquire)) {  // [timer] T6
+        put(*r, word, deadline, now);
+        return true;
+      }
+    }
+    return false;
   }
 
   void set_referenced(timer_id id, bool wanted) noexcept {
-    record* r = live(id);
-    if (r == nullptr || r->referenced == wanted) return;
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    if (!names(id, word) || r->referenced == wanted) return;
     r->referenced = wanted;
     if (r->started) referenced_ += wanted ? 1 : -1;
   }
 
   std::ptrdiff_t referenced() const noexcept { return referenced_; }
   std::size_t started() const noexcept { return started_; }
-  nanos next_wake() const noexcept { return wheel_.next_wake(); }
+  nanos next_wake() { return wheel_.next_wake(); }
 
   // Runs what is due at `now`, in order, at most `most`: run(task). What is armed meanwhile and due
   // already waits for the next call, so a timer of zero delay cannot starve the rest. `later` is
-  // asked for the time after a run, for repeat::fixed_delay.
+  // asked for the time after a run, where that matters.
   template <class Run, class Later>
   std::size_t fire(nanos now, std::size_t most, const Run& run, const Later& later) {
     wheel_.free_held();
-    wheel_.advance(now);
-    if (wheel_.due(now) == nullptr) return 0;
     const firing_scope scope(*this, now);
     std::size_t fired = 0;
     while (fired < most) {
-      record* r = wheel_.due(now);
+      record* r = wheel_.take_due(now);
       if (r == nullptr) break;
-      wheel_.erase(*r);
       if (!begin_run(*r)) continue;
       ++fired;
       const run_end<Later> guard{*this, *r, later};
@@ -3002,7 +3245,7 @@ class timers {
     table_.for_each([this, unstarted_too](record& r) {
       if (!r.started && !(unstarted_too && r.task)) return;
       const std::uint64_t was = r.word.fetch_or(timer_flag::ended, std::memory_order_acq_rel);  // [timer] T1
-      if ((was & timer_flag::running) == 0) release(r);
+      if ((was & timer_flag::running) == 0) wipe_and_free(r, was);
     });
   }
 
@@ -3041,10 +3284,11 @@ class timers {
     ~run_end() { all.end_run(r, later); }
   };
 
-  static bool has_runs_left(std::uint64_t word) noexcept {
-    if ((word & timer_flag::ended) != 0) return false;
-    if ((word & timer_flag::armed) != 0) return true;
-    return (word & timer_flag::running) != 0 && (word & timer_flag::repeats) != 0;
+  static bool names(timer_id id, std::uint64_t word) noexcept {
+    return record::generation_of(word) == id.generation() && record::has_runs_left(word);
+  }
+  static std::uint32_t move_of(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>(word / timer_flag::one_move) + 1;
   }
 
   static std::uint32_t next_generation(const record& r) noexcept {
@@ -3053,15 +3297,14 @@ class timers {
     return next == 0 ? 1 : next;
   }
 
-  record* live(timer_id id) noexcept {
+  // The record that an id points at, whoever has it now, and its word.
+  record* find(timer_id id, std::uint64_t& word) noexcept {
     record* r = table_.find(id.index());
-    if (r == nullptr) return nullptr;
-    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T2
-    return record::generation_of(word) == id.generation() && has_runs_left(word) ? r : nullptr;
+    if (r != nullptr) word = r->word.load(std::memory_order_acquire);  // [timer] T1, T2
+    return r;
   }
 
   void place(record& r, nanos now) {
-    r.order = next_order_++;
     if (r.deadline <= firing_until_) {
       wheel_.hold(r);
     } else {
@@ -3070,11 +3313,20 @@ class timers {
     }
   }
 
+  // A repeating timer that is sent into the past makes up for nothing.
+  void put(record& r, std::uint64_t word, nanos deadline, nanos now) {
+    const bool no_later = (word & timer_flag::repeats) != 0 && deadline < now;
+    wheel_.erase(r);
+    r.deadline = no_later ? now : deadline;
+    r.moved = (word & timer_flag::running) != 0;
+    if (!r.moved && r.started) place(r, now);
+  }
+
   // False: ended, or on its way to another deadline.
   bool begin_run(record& r) noexcept {
     std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T2
     for (;;) {
-      if ((word & timer_flag::ended) != 0 || word >= timer_flag::one_move) return false;
+      if ((word & (timer_flag::ended | timer_flag::moving)) != 0) return false;
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::running;
       if (r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T2
                                        std::memory_order_acquire)) {  // [timer] T2
@@ -3087,36 +3339,28 @@ class timers {
   template <class Later>
   void end_run(record& r, const Later& later) {
     std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T4
-    for (;;) {
-      const bool again = (word & timer_flag::repeats) != 0 && (word & timer_flag::ended) == 0;
-      const std::uint64_t next =
-          (word & ~timer_flag::running) | (again ? timer_flag::armed : timer_flag::ended);
+    while ((word & timer_flag::repeats) != 0 && (word & timer_flag::ended) == 0) {
+      const std::uint64_t next = (word & ~timer_flag::running) | timer_flag::armed;
       if (!r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T4
                                         std::memory_order_acquire)) {  // [timer] T4
         continue;
       }
-      if (!again) {
-        release(r);
-      } else if (word < timer_flag::one_move) {
-        const nanos now = later();
-        if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
-        place(r, now);
-      }
-      return;
+      if ((word & timer_flag::moving) != 0) return;  // arrive() places it
+      const nanos now = r.how == repeat::fixed_rate ? firing_until_ : later();
+      if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
+      return place(r, now);
     }
+    wipe_and_free(r, word);
   }
 
   static nanos next_deadline(const record& r, nanos now) noexcept {
     if (r.how == repeat::fixed_delay) return saturating_add(now, r.period);
     const nanos next = saturating_add(r.deadline, r.period);
     if (r.how == repeat::fixed_rate || next > now) return next;
-    if (r.deadline < 0) return saturating_add(now, r.period);  // a deadline before all time
     const nanos missed = (now - r.deadline) / r.period;
     return saturating_add(r.deadline + missed * r.period, r.period);
   }
 
-  // Writes `started` only where it was set: discard() comes here on its maker's thread, while
-  // end_all() looks at every record.
   void uncount(record& r) noexcept {
     if (!r.started) return;
     r.started = false;
@@ -3124,24 +3368,40 @@ class timers {
     if (r.referenced) --referenced_;
   }
 
-  // The closure's destructor may do anything, so the record is out of the table's hands first.
-  void release(record& r) noexcept {
+  void wipe_and_free(record& r, std::uint64_t word) noexcept {
+    r.word.store(word & timer_flag::generation, std::memory_order_relaxed);  // ours alone: no runs are left
+    free(r);
+  }
+
+  // The closure's destructor may do anything, so the record is nobody's until that is over.
+  void free(record& r) noexcept {
     wheel_.erase(r);
     uncount(r);
     r.moved = false;
-    r.word.fetch_and(timer_flag::generation, std::memory_order_acq_rel);  // [timer] released once
-    unique_task closure(std::move(r.task));
-    table_.give(r.index);
+    r.task.reset();
+    give(r);
+  }
+
+  // What the loop thread made waits here for its next timer, without a read-modify-write; what others
+  // made goes back to where they take from.
+  record* take(bool here) noexcept {
+    if (here && spare_ != nullptr) return std::exchange(spare_, spare_->next_spare);
+    const std::uint32_t index = table_.take();
+    return index == table_.none ? nullptr : &table_.at(index);
+  }
+  void give(record& r) noexcept {
+    if (!r.ours) return table_.give(r.index);
+    r.next_spare = std::exchange(spare_, &r);
   }
 
   slab<Traits, record> table_;
 
   // The loop thread.
   timer_wheel<Traits> wheel_;
-  std::uint64_t next_order_ = 0;
   nanos firing_until_ = long_ago;
   std::size_t started_ = 0;
   std::ptrdiff_t referenced_ = 0;
+  record* spare_ = nullptr;
 };
 
 }  // namespace detail
@@ -5496,15 +5756,16 @@ template <class Traits>
 struct timer_command : command_base {
   enum class verb : std::uint8_t { start, release, move, ref, unref };
 
-  timer_command(core<Traits>& c, verb v, timer_id i, nanos t = 0) noexcept
-      : loop(&c), id(i), deadline(t), what(v) {}
+  timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
+  timer_command(core<Traits>& c, timer_id i, std::uint32_t number, nanos target) noexcept
+      : loop(&c), id(i), deadline(target), move(number), what(verb::move) {}
 
   void operator()() {
     auto& all = loop->timers_;
     switch (what) {
       case verb::start: return start();
       case verb::release: return all.release(id);
-      case verb::move: return all.move(id, deadline, loop->cached_now());
+      case verb::move: return all.arrive(id, move, deadline, loop->cached_now());
       case verb::ref: return all.set_referenced(id, true);
       case verb::unref: return all.set_referenced(id, false);
     }
@@ -5513,12 +5774,13 @@ struct timer_command : command_base {
   // A loop that is closing ends its timers, also those that are still on their way.
   void start() {
     if (!loop->ended) return loop->timers_.start(id, loop->cached_now());
-    if (loop->timers_.end(id) == timers<Traits>::ending::unplace) loop->timers_.release(id);
+    loop->timers_.cancel(id);
   }
 
   core<Traits>* loop;
   timer_id id;
-  nanos deadline;
+  nanos deadline = 0;
+  std::uint32_t move = 0;
   verb what;
 };
 
@@ -5616,17 +5878,20 @@ template <class Build, class F>
 timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f) {
   using command = detail::timer_command<Traits>;
   if (core_->in.closed()) return {};
-  auto* made = core_->timers_.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how);
+  auto& all = core_->timers_;
+  const bool here = core_->runs_here();
+  auto* made = all.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how, here);
   if (made == nullptr) {
     detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: timer");
   }
-  const timer_id id = core_->timers_.id_of(*made);
-  if (core_->runs_here()) {
-    core_->timers_.start(id, core_->cached_now());
+  const timer_id id = all.id_of(*made);
+  if (here) {
+    all.start(*made, core_->cached_now());
     return id;
   }
   if (core_->template send<Build>(command(*core_, command::verb::start, id))) return id;
-  if (core_->timers_.end(id) == detail::timers<Traits>::ending::unplace) core_->timers_.discard(id);
+  all.end(id);
+  all.discard(*made);
   return {};
 }
 
@@ -5657,13 +5922,10 @@ template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
   using command = detail::timer_command<Traits>;
-  if (!core_->timers_.announce_move(id)) return false;
   const nanos target = detail::to_nanos(deadline);
-  if (core_->runs_here()) {
-    core_->timers_.move(id, target, core_->cached_now());
-    return true;
-  }
-  return core_->template send<Build>(command(*core_, command::verb::move, id, target));
+  if (core_->runs_here()) return core_->timers_.move(id, target, core_->cached_now());
+  const std::uint32_t number = core_->timers_.announce_move(id);
+  return number != 0 && core_->template send<Build>(command(*core_, id, number, target));
 }
 
 template <class Traits>
@@ -5671,15 +5933,10 @@ template <class Build>
 bool basic_loop<Traits>::cancel(timer_id id) {
   using command = detail::timer_command<Traits>;
   using ending = typename detail::timers<Traits>::ending;
+  if (core_->runs_here()) return core_->timers_.cancel(id);
   const ending how = core_->timers_.end(id);
-  if (how == ending::unplace) {
-    if (core_->runs_here()) {
-      core_->timers_.release(id);
-    } else {
-      // Refused by a closed loop, whose own end releases it.
-      core_->template send<Build>(command(*core_, command::verb::release, id));
-    }
-  }
+  // Refused by a closed loop, whose own end releases it.
+  if (how == ending::unplace) core_->template send<Build>(command(*core_, command::verb::release, id));
   return how != ending::unknown;
 }
 

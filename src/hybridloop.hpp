@@ -107,6 +107,8 @@
 #include "ingress/stream.hpp"
 
 #include "timer/record.hpp"
+#include "timer/heap.hpp"
+#include "timer/bag.hpp"
 #include "timer/wheel.hpp"
 #include "timer/timers.hpp"
 

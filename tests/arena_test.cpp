@@ -49,13 +49,17 @@ std::size_t distinct(const std::vector<void*>& blocks) {
   return std::set<void*>(blocks.begin(), blocks.end()).size();
 }
 
-struct entry {
-  std::atomic<std::uint32_t> next_free{0};
+template <class Traits>
+struct entry_of {
+  typename Traits::template atomic<std::uint32_t> next_free{0};
   std::uint32_t index = 0;
   std::atomic<std::uint64_t> owner{0};
   std::uint64_t payload = 0;
 };
-using table = hybridloop::detail::slab<hybridloop::default_traits, entry>;
+template <class Traits>
+using table_of = hybridloop::detail::slab<Traits, entry_of<Traits>>;
+using entry = entry_of<hybridloop::default_traits>;
+using table = table_of<hybridloop::default_traits>;
 
 }  // namespace
 
@@ -384,6 +388,27 @@ TEST_CASE("a stale id finds nobody in the entry that is somebody else's by now")
   CHECK(second != first);
   CHECK_FALSE(loop.cancel(first));
   CHECK(loop.cancel(second));
+}
+
+TEST_CASE("a thread held up while it makes the table grow takes the chunk another one made") {
+  std::size_t moved = 0;
+
+  const int places = at_every_place([&moved](int place) {
+    table_of<interrupted_traits> entries;
+    std::uint32_t theirs = table::none;
+    const entry_of<interrupted_traits>* before = nullptr;
+    interruption others(place, [&] {
+      theirs = entries.take();
+      before = &entries.at(theirs);
+    });
+    const std::uint32_t mine = entries.take();
+    const bool more = others.over();
+    if (more && (mine == theirs || &entries.at(theirs) != before)) ++moved;
+    return more;
+  });
+
+  CHECK(places > 3);
+  CHECK(moved == 0);
 }
 
 TEST_CASE("threads that make the table grow together share each chunk and no entry") {

@@ -36,16 +36,20 @@ class handler {
   ~handler() { hybridloop::set_failure_handler(before_); }
 
   // The sentence that f runs into on this thread, or nothing.
-  template <class F>
-  std::string hears(const F& f) const {
-    std::jmp_buf here;
-    way_out_ = &here;
-    if (setjmp(here) == 0) f();
-    way_out_ = nullptr;
+  std::string hears(const std::function<void()>& f) const {
+    call(f);
     return std::exchange(sentence_, {});
   }
 
  private:
+  // Apart, so that no variable of anybody's is alive across the jump.
+  [[gnu::noinline]] static void call(const std::function<void()>& f) {
+    std::jmp_buf here;
+    way_out_ = &here;
+    if (setjmp(here) == 0) f();
+    way_out_ = nullptr;
+  }
+
   [[noreturn]] static void leave(const char* sentence) {
     sentence_ = sentence;
     if (way_out_ == nullptr) std::abort();

@@ -16,10 +16,6 @@ namespace {
 constexpr interest readable = interest::readable;
 constexpr interest edge = interest::edge;
 
-void await_threads(std::size_t n) {
-  await([n] { return threads_of_this_process() == n; });
-}
-
 int this_thread_id() { return static_cast<int>(::syscall(SYS_gettid)); }
 
 }  // namespace
@@ -27,7 +23,7 @@ int this_thread_id() { return static_cast<int>(::syscall(SYS_gettid)); }
 TEST_SUITE_BEGIN("mini");
 
 TEST_CASE("a loop that watches nothing has no second thread and no descriptor") {
-  const auto threads = threads_of_this_process();
+  const new_threads threads;
   const auto descriptors = open_descriptors();
   hybridloop::loop l(on(fast_path::mini));
 
@@ -35,28 +31,28 @@ TEST_CASE("a loop that watches nothing has no second thread and no descriptor") 
   must_post(l, [] {});
   l.run_until_idle();
 
-  CHECK(threads_of_this_process() == threads);
+  CHECK(threads.count() == 0);
   CHECK(open_descriptors() == descriptors);
 }
 
 TEST_CASE("the first watch starts the companion, and only the first") {
-  const auto threads = threads_of_this_process();
+  const new_threads threads;
   hybridloop::loop l(on(fast_path::mini));
   const socket_pair pair;
 
   const watch_id first = l.watch(pair.left(), readable, [] {});
-  await_threads(threads + 1);
+  await([&] { return threads.count() == 1; });
   const watch_id second = l.watch(pair.right(), readable, [] {});
-  CHECK(threads_of_this_process() == threads + 1);
+  CHECK(threads.count() == 1);
   CHECK(l.unwatch(first));
   CHECK(l.unwatch(second));
   CHECK(l.watch(pair.left(), readable, [] {}));
 
-  CHECK(threads_of_this_process() == threads + 1);
+  CHECK(threads.count() == 1);
 }
 
 TEST_CASE("a watch from another thread starts the companion as well") {
-  const auto threads = threads_of_this_process();
+  const new_threads threads;
   hybridloop::loop l(on(fast_path::mini));
   const socket_pair pair;
   std::atomic<bool> told{false};
@@ -66,11 +62,11 @@ TEST_CASE("a watch from another thread starts the companion as well") {
   l.watch(pair.left(), readable | edge, [&] { told = true; });
 
   await([&] { return told.load(); });
-  CHECK(threads_of_this_process() == threads + 2);
+  CHECK(threads.count() == 2);
 }
 
 TEST_CASE("the companion goes with its loop") {
-  const auto threads = threads_of_this_process();
+  const new_threads threads;
   const auto descriptors = open_descriptors();
   for (std::size_t i = 0; i < scaled(50); ++i) {
     hybridloop::loop l(on(fast_path::mini));
@@ -81,7 +77,7 @@ TEST_CASE("the companion goes with its loop") {
     if (i % 8 == 0) l.close();
   }
 
-  await_threads(threads);
+  await([&] { return threads.count() == 0; });
   CHECK(open_descriptors() == descriptors);
 }
 
@@ -259,7 +255,7 @@ TEST_CASE("a loop may be closed while the companion posts") {
 }
 
 TEST_CASE("a loop may be destroyed while the companion posts") {
-  const auto threads = threads_of_this_process();
+  const new_threads threads;
   const witness closure;
   for (std::size_t round = 0; round < scaled(100); ++round) {
     const std::vector<socket_pair> pairs(4);
@@ -282,7 +278,7 @@ TEST_CASE("a loop may be destroyed while the companion posts") {
 
     CHECK(closure.nobody_holds());
   }
-  await_threads(threads);
+  await([&] { return threads.count() == 0; });
 }
 
 TEST_CASE("an arrival that is late finds nobody") {

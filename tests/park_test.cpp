@@ -13,20 +13,17 @@ namespace {
 
 using namespace support;
 using hybridloop::fence_policy;
+using hybridloop::interest;
 using hybridloop::loop;
 using hybridloop::loop_options;
 using hybridloop::detail::nanos;
 using hybridloop::detail::never;
-using hybridloop::detail::status::wanted;
 
-// How far the loop thread is on its way to sleep. One loop at a time.
-enum step : std::size_t { up, before_park, published, before_sleep, steps };
-std::atomic<std::size_t> reached{up};
 std::atomic<std::size_t> sleeps_begun{0};
 std::atomic<std::size_t> sleeps_capped{0};
 
 // A sleep that would end by itself hides a wake that was lost.
-struct capless_kernel : hybridloop::detail::system_kernel {
+struct endless_kernel : hybridloop::detail::system_kernel {
   using real = hybridloop::detail::system_kernel;
 
   static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
@@ -43,25 +40,24 @@ struct capless_kernel : hybridloop::detail::system_kernel {
   }
 };
 
+// Counts the sleeps that begin and those that would end.
 template <fence_policy Fence>
-struct observed_traits : hybridloop::default_traits {
-  using kernel = capless_kernel;
+struct endless_traits : watched_traits<> {
+  using kernel = endless_kernel;
   using parker = hybridloop::detail::system_parker<kernel>;
   using poller = hybridloop::detail::system_poller<kernel>;
   using barrier = hybridloop::detail::system_barrier<kernel>;
   static constexpr fence_policy fence = Fence;
 
   static void schedule_point(const char* name) noexcept {
-    if (std::strcmp(name, "before-park") == 0) reached = before_park;
-    if (std::strcmp(name, "park-published") == 0) reached = published;
-    if (std::strcmp(name, "before-sleep") == 0) {
-      ++sleeps_begun;
-      reached = before_sleep;
-    }
+    if (std::strcmp(name, "before-sleep") == 0) ++sleeps_begun;
+    watched_traits<>::schedule_point(name);
   }
 };
 template <fence_policy Fence>
-using observed_loop = hybridloop::basic_loop<observed_traits<Fence>>;
+using endless_loop = hybridloop::basic_loop<endless_traits<Fence>>;
+using watched_loop = hybridloop::basic_loop<watched_traits<>>;
+using watched_stuttering_loop = hybridloop::basic_loop<watched_traits<stuttering_traits>>;
 
 loop_options sleepy() {
   loop_options options;
@@ -69,21 +65,11 @@ loop_options sleepy() {
   return options;
 }
 
-// Until the loop is at a step of chance, and a moment of chance longer.
-void take_aim(dice& chance) {
-  const std::size_t target = chance.roll(steps);
-  while (reached < target) {
-    for (int i = 0; i < 100 && reached < target; ++i) dawdle(1);
-    if (reached < target) std::this_thread::yield();
-  }
-  dawdle(chance.roll(400));
-}
-
 template <fence_policy Fence>
 void post_at_the_moment_of_parking(const place& where) {
   CAPTURE(where.name);
   const std::size_t rounds = scaled(100000);
-  loop_in<observed_loop<Fence>> l(where, sleepy());
+  loop_in<endless_loop<Fence>> l(where, sleepy());
   dice chance(1);
   std::size_t posted = 0;
   std::atomic<std::size_t> ran{0};
@@ -92,7 +78,7 @@ void post_at_the_moment_of_parking(const place& where) {
   sleeps_capped = 0;
 
   {
-    const running<observed_loop<Fence>> it(*l);
+    const running<endless_loop<Fence>> it(*l);
     while (sleeps_begun < rounds) {
       take_aim(chance);
       must_post(*l, [&ran] {
@@ -115,20 +101,6 @@ void post_with_every_fence(const place& where) {
   post_at_the_moment_of_parking<fence_policy::asymmetric>(where);
 }
 
-// Counts what the loop pays for its posters.
-struct counted_barrier {
-  static inline std::size_t issued = 0;
-  static bool available() noexcept { return true; }
-  static bool issue() noexcept {
-    ++issued;
-    return true;
-  }
-  static void issue_last() noexcept {}
-};
-struct counted_traits : hybridloop::default_traits {
-  using barrier = counted_barrier;
-};
-
 }  // namespace
 
 TEST_SUITE_BEGIN("park");
@@ -149,10 +121,81 @@ TEST_CASE("a post at the moment of parking wakes a loop with a companion") {
   post_with_every_fence(in_mini);
 }
 
+TEST_CASE("posts that spill at the moment of parking wake the loop") {
+  for (const place& where : everywhere) {
+    CAPTURE(where.name);
+    loop_options options = tiny(2);
+    options.spin = std::chrono::nanoseconds(0);
+    loop_in<watched_stuttering_loop> l(where, options);
+    const std::size_t rounds = scaled(20000);
+    rendezvous meeting(2);
+    std::atomic<std::size_t> ran{0};
+    reached = up;
+    const auto post_three = [&](dice& chance) {
+      take_aim(chance);
+      for (int i = 0; i < 3; ++i) {
+        must_post(*l, [&ran] {
+          reached = up;
+          ++ran;
+        });
+      }
+    };
+
+    {
+      const running<watched_stuttering_loop> it(*l);
+      const scoped_thread other([&] {
+        dice chance(5);
+        for (std::size_t i = 0; i < rounds; ++i) {
+          meeting.meet();
+          post_three(chance);
+          meeting.meet();
+        }
+      });
+      dice chance(6);
+      for (std::size_t i = 0; i < rounds; ++i) {
+        meeting.meet();
+        post_three(chance);
+        meeting.meet();
+        while (ran != 6 * (i + 1)) std::this_thread::yield();
+      }
+    }
+
+    CHECK(ran == 6 * rounds);
+    CHECK(l->stats().spilled > 0);
+  }
+}
+
+TEST_CASE("a descriptor that is ready at the moment of parking ends the sleep") {
+  for (const place& where : {in_poller, in_bare_poller, in_mini}) {
+    CAPTURE(where.name);
+    const socket_pair wire;
+    loop_in<watched_loop> l(where, sleepy());
+    const std::size_t rounds = scaled(50000);
+    dice chance(7);
+    std::atomic<std::size_t> heard{0};
+    l->watch(wire.left(), interest::readable, [&] {
+      reached = up;
+      heard += wire.drain_left();
+    });
+    reached = up;
+
+    {
+      const running<watched_loop> it(*l);
+      for (std::size_t i = 0; i < rounds; ++i) {
+        take_aim(chance);
+        wire.write_right();
+        while (heard == i) std::this_thread::yield();
+      }
+    }
+
+    CHECK(heard == rounds);
+  }
+}
+
 TEST_CASE("a stop at the moment of parking ends run()") {
   for (const place& where : everywhere) {
     CAPTURE(where.name);
-    loop_in<observed_loop<fence_policy::adaptive>> l(where, sleepy());
+    loop_in<watched_loop> l(where, sleepy());
     dice chance(2);
     const std::size_t rounds = scaled(20000);
     std::atomic<std::size_t> returned{0};
@@ -178,7 +221,7 @@ TEST_CASE("a stop at the moment of parking ends run()") {
 TEST_CASE("a wake at the moment of parking ends run_once()") {
   for (const place& where : everywhere) {
     CAPTURE(where.name);
-    loop_in<observed_loop<fence_policy::adaptive>> l(where, sleepy());
+    loop_in<watched_loop> l(where, sleepy());
     dice chance(3);
     const std::size_t rounds = scaled(20000);
     std::atomic<std::size_t> returned{0};
@@ -232,33 +275,6 @@ TEST_CASE("ten threads that wait for each of their tasks are all served") {
   }
 
   CHECK(ran == 10 * each);
-}
-
-TEST_CASE("posters that counted on the barrier get it, also from a park that is called off") {
-  using doorbell = hybridloop::detail::doorbell<counted_traits>;
-  doorbell door;
-  hybridloop::detail::wakeup<counted_traits> wake(door);
-  wake.enter();
-  const std::uint64_t posts = 1000000;
-  const auto park = [&wake] {
-    wake.choose_fence(posts);
-    if (!wake.publish(hybridloop::detail::status::in_channel)) return false;
-    wake.barrier();
-    return wake.wake_self();
-  };
-  park();
-  REQUIRE_FALSE(door.strong());
-
-  bool parked = true;
-  while (!door.strong()) {
-    door.tell(wanted);
-    parked = park();
-  }
-  const std::size_t before = counted_barrier::issued;
-  park();
-
-  CHECK_FALSE(parked);
-  CHECK(counted_barrier::issued == before + 1);
 }
 
 TEST_SUITE_END();

@@ -34,7 +34,7 @@ class ledger {
   void enter(std::size_t producer, std::size_t number) {
     if (next_[producer] != number) ++surprises_;
     next_[producer] = number + 1;
-    if (number % 16 == 0) dawdle(1000);
+    if (number % 64 == 0) dawdle(20000);
     if (number % 1024 == 0) aside_();
   }
 

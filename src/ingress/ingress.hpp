@@ -25,8 +25,8 @@ class ingress {
   using spill_type = spill<Traits>;
   using node = typename spill_type::node;
 
-  ingress(void* slots, std::size_t ring_capacity, void* blocks, std::size_t arena_capacity) noexcept
-      : ring_(slots, ring_capacity), arena_(blocks, arena_capacity) {}
+  ingress(void* ring, std::size_t ring_capacity, void* blocks, std::size_t arena_capacity) noexcept
+      : ring_(ring, ring_capacity), arena_(blocks, arena_capacity) {}
 
   // Any thread. `strong` says how to publish, `look` is called after publishing and may find the loop
   // gone: nothing of this object is touched after that. `when_full` is asked when the ring is; on

@@ -16,15 +16,16 @@ template <class Traits>
 struct timer_command : command_base {
   enum class verb : std::uint8_t { start, release, move, ref, unref };
 
-  timer_command(core<Traits>& c, verb v, timer_id i, nanos t = 0) noexcept
-      : loop(&c), id(i), deadline(t), what(v) {}
+  timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
+  timer_command(core<Traits>& c, timer_id i, std::uint32_t number, nanos target) noexcept
+      : loop(&c), id(i), deadline(target), move(number), what(verb::move) {}
 
   void operator()() {
     auto& all = loop->timers_;
     switch (what) {
       case verb::start: return start();
       case verb::release: return all.release(id);
-      case verb::move: return all.move(id, deadline, loop->cached_now());
+      case verb::move: return all.arrive(id, move, deadline, loop->cached_now());
       case verb::ref: return all.set_referenced(id, true);
       case verb::unref: return all.set_referenced(id, false);
     }
@@ -33,12 +34,13 @@ struct timer_command : command_base {
   // A loop that is closing ends its timers, also those that are still on their way.
   void start() {
     if (!loop->ended) return loop->timers_.start(id, loop->cached_now());
-    if (loop->timers_.end(id) == timers<Traits>::ending::unplace) loop->timers_.release(id);
+    loop->timers_.cancel(id);
   }
 
   core<Traits>* loop;
   timer_id id;
-  nanos deadline;
+  nanos deadline = 0;
+  std::uint32_t move = 0;
   verb what;
 };
 

@@ -17,17 +17,20 @@ template <class Build, class F>
 timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f) {
   using command = detail::timer_command<Traits>;
   if (core_->in.closed()) return {};
-  auto* made = core_->timers_.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how);
+  auto& all = core_->timers_;
+  const bool here = core_->runs_here();
+  auto* made = all.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how, here);
   if (made == nullptr) {
     detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: timer");
   }
-  const timer_id id = core_->timers_.id_of(*made);
-  if (core_->runs_here()) {
-    core_->timers_.start(id, core_->cached_now());
+  const timer_id id = all.id_of(*made);
+  if (here) {
+    all.start(*made, core_->cached_now());
     return id;
   }
   if (core_->template send<Build>(command(*core_, command::verb::start, id))) return id;
-  if (core_->timers_.end(id) == detail::timers<Traits>::ending::unplace) core_->timers_.discard(id);
+  all.end(id);
+  all.discard(*made);
   return {};
 }
 
@@ -58,13 +61,10 @@ template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
   using command = detail::timer_command<Traits>;
-  if (!core_->timers_.announce_move(id)) return false;
   const nanos target = detail::to_nanos(deadline);
-  if (core_->runs_here()) {
-    core_->timers_.move(id, target, core_->cached_now());
-    return true;
-  }
-  return core_->template send<Build>(command(*core_, command::verb::move, id, target));
+  if (core_->runs_here()) return core_->timers_.move(id, target, core_->cached_now());
+  const std::uint32_t number = core_->timers_.announce_move(id);
+  return number != 0 && core_->template send<Build>(command(*core_, id, number, target));
 }
 
 template <class Traits>
@@ -72,15 +72,10 @@ template <class Build>
 bool basic_loop<Traits>::cancel(timer_id id) {
   using command = detail::timer_command<Traits>;
   using ending = typename detail::timers<Traits>::ending;
+  if (core_->runs_here()) return core_->timers_.cancel(id);
   const ending how = core_->timers_.end(id);
-  if (how == ending::unplace) {
-    if (core_->runs_here()) {
-      core_->timers_.release(id);
-    } else {
-      // Refused by a closed loop, whose own end releases it.
-      core_->template send<Build>(command(*core_, command::verb::release, id));
-    }
-  }
+  // Refused by a closed loop, whose own end releases it.
+  if (how == ending::unplace) core_->template send<Build>(command(*core_, command::verb::release, id));
   return how != ending::unknown;
 }
 

@@ -282,7 +282,6 @@ class runner {
     core_.wake.barrier();
     if (!core_.in.news_before_sleep(mark)) sleep(in_poller, end);
     core_.wake.wake_self();
-    if (core_.wake.told(status::wanted)) core_.wake.forget(status::wanted);  // it has had its sleep
     core_.refresh_now();
   }
 

@@ -348,7 +348,7 @@ class watches {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
       const auto fd = static_cast<native_handle>(i);
-      const int refused = p.add(fd, d.disarmed ? interest::none : d.registered, token_of(fd, d));
+      const int refused = p.add(fd, d.registered, token_of(fd, d));
       if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
     }
     haunted_ = false;

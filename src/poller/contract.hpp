@@ -57,7 +57,8 @@ struct poll_event {
 };
 
 // A poller has these verbs, in this order. All answer 0 or an errno; EINTR never leaves `wait`
-// as an error. What a poller has opened for itself is no descriptor to it: EBADF. The loop thread calls them, except where it says otherwise.
+// as an error. What a poller has opened for itself is no descriptor to it: EBADF. The loop thread
+// calls them, except where it says otherwise.
 //
 //   open()                        creates the kernel objects; refused ones leave nothing behind
 //   close()                       idempotent

@@ -119,7 +119,7 @@ class epoll_poller {
 
   // A number that was closed may have become one of ours; it is no descriptor of the user's then.
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
-    return fd == epoll_ || fd == bell_ ? EBADF : tell_kernel(verb, fd, events, token);
+    return owns(fd) ? EBADF : tell_kernel(verb, fd, events, token);
   }
 
   int tell_kernel(int verb, int fd, std::uint32_t events, poll_token token) noexcept {

@@ -50,11 +50,11 @@ class task_fifo {
     const std::size_t wider = capacity_ == 0 ? 16 : capacity_ * 2;
     void* memory = heap_take(wider * sizeof(unique_task), alignof(unique_task));
     if (memory == nullptr) fail("out of memory for deferred tasks");
-    auto* slots = static_cast<unique_task*>(memory);
+    auto* larger = static_cast<unique_task*>(memory);
     std::size_t count = 0;
-    for (; !empty(); ++count) ::new (static_cast<void*>(&slots[count])) unique_task(pop());
+    for (; !empty(); ++count) ::new (static_cast<void*>(&larger[count])) unique_task(pop());
     if (slots_ != nullptr) heap_give(slots_, alignof(unique_task));
-    slots_ = slots;
+    slots_ = larger;
     capacity_ = wider;
     head_ = 0;
     tail_ = count;

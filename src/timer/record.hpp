@@ -20,7 +20,8 @@ enum class repeat : std::uint8_t {
 
 namespace detail {
 
-// The word of a timer is these flags, its generation, and the number of moves on their way to it.
+// The word of a timer is these flags, its generation, and the number of the last move that another
+// thread asked for. A timer has runs left while it is armed, or runs and repeats.
 //
 // Edge [timer]: cancel() is exact, and so is firing.
 //
@@ -28,42 +29,44 @@ namespace detail {
 //   T1  armed -> ended: it will not run     T2  armed -> running: it runs
 //   T3  running and repeating -> ended:     T4  running -> armed, or finds `ended` and stops
 //       it will not run again
-//   T5  a move is announced: + one_move     T6  the move arrives: - one_move; at none, it may fire
+//   T5  a move is announced: next number,   T6  the move arrives, and has the last number:
+//       `moving`; it may not fire               it may fire again
 //
-// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds, and the record goes back to
-// the table only after the loop thread has seen `ended`, so T1 reads no stranger's timer: a record
-// handed out again carries another generation.
+// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds. Once no runs
+// are left only the loop thread changes the word, so a store wipes it before the record goes back
+// to the table. A record that is handed out again carries another generation: who comes late finds
+// a stranger, and has touched nothing but this word.
 namespace timer_flag {
 inline constexpr std::uint64_t armed = 1;
 inline constexpr std::uint64_t running = 2;
 inline constexpr std::uint64_t repeats = 4;
 inline constexpr std::uint64_t ended = 8;
+inline constexpr std::uint64_t moving = 16;
 inline constexpr std::uint64_t generation = 0xffffffffull << 8;
-inline constexpr std::uint64_t one_move = 1ull << 40;  // does not fire while there are any
+inline constexpr std::uint64_t one_move = 1ull << 40;
 }  // namespace timer_flag
 
+// Two lines of 64 bytes; what cancel() needs is in the first, with the first word of the closure.
 template <class Traits>
-struct timer_record {
+struct alignas(64) timer_record {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
   // Any thread.
   atomic<std::uint64_t> word{0};
   atomic<std::uint32_t> next_free{0};
-  std::uint32_t index = 0;            // set once
+  std::uint32_t index = 0;  // set once
 
-  // The loop thread.
+  // The loop thread; before it knows the timer, its maker.
   nanos deadline = 0;
   nanos period = 0;
-  std::uint64_t order = 0;            // FIFO among equals
-  timer_record* prev = nullptr;
-  timer_record* next = nullptr;
-  std::uint32_t place = 0;            // a bucket, or a position in the heap; see wheel.hpp
+  std::uint64_t order = 0;  // where it stands in the wheel; 0 is nowhere
+  timer_record* next_spare = nullptr;
   repeat how = repeat::fixed_rate;
-  bool in_heap = false;
-  bool placed = false;                // stands in the wheel
-  bool started = false;               // counted
-  bool moved = false;                 // while running: the deadline is the next one already
+  bool ours = false;        // made by the loop thread
+  bool held = false;        // stands aside until the next turn
+  bool started = false;     // counted
+  bool moved = false;       // while running: the deadline is the next one already
   bool referenced = true;
   unique_task task;
 
@@ -72,6 +75,25 @@ struct timer_record {
   }
   static std::uint64_t make_word(std::uint32_t generation, std::uint64_t flags) noexcept {
     return std::uint64_t{generation} << 8 | flags;
+  }
+  static bool has_runs_left(std::uint64_t word) noexcept {
+    if ((word & timer_flag::ended) != 0) return false;
+    constexpr std::uint64_t between_runs = timer_flag::running | timer_flag::repeats;
+    return (word & timer_flag::armed) != 0 || (word & between_runs) == between_runs;
+  }
+};
+
+// One standing of a timer. Each has a number of its own, and a timer leaves by forgetting it: nobody
+// looks for the entry, which is dropped where it is met.
+template <class Traits>
+struct timer_entry {
+  nanos deadline;
+  std::uint64_t order;  // FIFO among equals
+  timer_record<Traits>* timer;
+
+  bool stands() const noexcept { return timer->order == order; }
+  bool before(const timer_entry& other) const noexcept {
+    return deadline != other.deadline ? deadline < other.deadline : order < other.order;
   }
 };
 

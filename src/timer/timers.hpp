@@ -22,24 +22,24 @@ class timers {
  public:
   using record = timer_record<Traits>;
 
-  // Any thread. nullptr when there is no memory; throws what the closure's constructor throws.
+  // Any thread; `here` says that it is the loop thread. nullptr when there is no memory; throws what
+  // the closure's constructor throws.
   template <class F>
-  record* make(block_source& home, F&& f, nanos deadline, nanos period, repeat how) {
+  record* make(block_source& home, F&& f, nanos deadline, nanos period, repeat how, bool here) {
     unique_task::room<std::decay_t<F>> place(home);
-    const std::uint32_t index = place.had() ? table_.take() : table_.none;
-    if (index == table_.none) return nullptr;
-    record& r = table_.at(index);
-    give_back unless_made{this, &r};
-    r.task.emplace(place, std::forward<F>(f));
+    record* r = place.had() ? take(here) : nullptr;
+    if (r == nullptr) return nullptr;
+    give_back unless_made{this, r};
+    r->task.emplace(place, std::forward<F>(f));
     unless_made.r = nullptr;
-    r.deadline = deadline;
-    r.period = period;
-    r.how = how;
-    r.referenced = true;
-    const std::uint32_t generation = next_generation(r);
+    r->deadline = deadline;
+    r->period = period;
+    r->how = how;
+    r->referenced = true;
+    r->ours = here;
     const std::uint64_t flags = timer_flag::armed | (period > 0 ? timer_flag::repeats : 0);
-    r.word.store(record::make_word(generation, flags), std::memory_order_release);  // [timer] T1
-    return &r;
+    r->word.store(record::make_word(next_generation(*r), flags), std::memory_order_release);  // [timer] T1
+    return r;
   }
 
   timer_id id_of(const record& r) const noexcept {
@@ -51,95 +51,129 @@ class timers {
   // Any thread. `unplace`: it will not run; the loop thread owes a release(). `by_itself`: one run
   // is in progress, the last, and releases it.
   ending end(timer_id id) noexcept {
-    record* r = table_.find(id.index());
-    if (r == nullptr || !id) return ending::unknown;
-    std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
-    for (;;) {
-      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return ending::unknown;
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::ended;
       if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T1, T3
                                         std::memory_order_acquire)) {  // [timer] T1, T3
         return (word & timer_flag::running) != 0 ? ending::by_itself : ending::unplace;
       }
     }
+    return ending::unknown;
   }
 
-  // Any thread. True: the caller owes the loop thread a move(id), and until that has come the timer
-  // does not fire. Several may be on their way; the last to arrive counts.
-  bool announce_move(timer_id id) noexcept {
-    record* r = table_.find(id.index());
-    if (r == nullptr || !id) return false;
-    std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T1
-    for (;;) {
-      if (record::generation_of(word) != id.generation() || !has_runs_left(word)) return false;
-      if (r->word.compare_exchange_weak(word, word + timer_flag::one_move, std::memory_order_acq_rel,  // [timer] T5
-                                        std::memory_order_acquire)) {  // [timer] T1
+  // Any thread but the loop's. The caller owes the loop thread an arrive() with the number given
+  // here, and until that has come the timer does not fire; of several moves on their way the one
+  // with the last number counts. 0: unknown.
+  std::uint32_t announce_move(timer_id id) noexcept {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
+      const std::uint64_t next = (word + timer_flag::one_move) | timer_flag::moving;
+      if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T5
+                                        std::memory_order_acquire)) {  // [timer] T5
+        return move_of(next);
+      }
+    }
+    return 0;
+  }
+
+  // Whoever made a timer that the loop refused to start, and ended it. Only its maker knows of it,
+  // so it may go on the maker's thread.
+  void discard(record& r) noexcept {
+    r.task.reset();
+    table_.give(r.index);
+  }
+
+  // The loop thread from here on.
+  void start(record& r, nanos now) {
+    r.started = true;
+    ++started_;
+    if (r.referenced) ++referenced_;
+    place(r, now);
+  }
+  void start(timer_id id, nanos now) {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    if (names(id, word)) start(*r, now);
+  }
+
+  // end(), and release() where it is owed.
+  bool cancel(timer_id id) noexcept {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
+      const bool runs = (word & timer_flag::running) != 0;
+      const std::uint64_t next = runs ? word | timer_flag::ended : word & timer_flag::generation;
+      if (r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T1, T3
+                                        std::memory_order_acquire)) {  // [timer] T1, T3
+        if (!runs) free(*r);
         return true;
+      }
+    }
+    return false;
+  }
+
+  void release(timer_id id) noexcept {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    const bool same = record::generation_of(word) == id.generation();
+    if (same && (word & timer_flag::ended) != 0) wipe_and_free(*r, word);
+  }
+
+  // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is
+  // still on its way starts there.
+  void arrive(timer_id id, std::uint32_t move, nanos deadline, nanos now) {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word) && move_of(word) == move) {
+      if (r->word.compare_exchange_weak(word, word & ~timer_flag::moving, std::memory_order_acq_rel,  // [timer] T6
+                                        std::memory_order_acquire)) {  // [timer] T6
+        return put(*r, word, deadline, now);
       }
     }
   }
 
-  // The loop thread from here on.
-  void start(timer_id id, nanos now) {
-    record* r = live(id);
-    if (r == nullptr || r->placed || r->started) return;
-    r->started = true;
-    ++started_;
-    if (r->referenced) ++referenced_;
-    place(*r, now);
-  }
-
-  void release(timer_id id) noexcept {
-    record* r = table_.find(id.index());
-    if (r == nullptr) return;
-    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T2
-    if (record::generation_of(word) == id.generation() && (word & timer_flag::ended) != 0) release(*r);
-  }
-
-  // Whoever made a timer that the loop refused to start. Only its maker knows of it, so it may be
-  // released on the maker's thread.
-  void discard(timer_id id) noexcept { release(id); }
-
-  // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is
-  // still on its way starts there.
-  void move(timer_id id, nanos deadline, nanos now) {
-    record* r = live(id);
-    if (r == nullptr) return;
-    const std::uint64_t was =
-        r->word.fetch_sub(timer_flag::one_move, std::memory_order_acq_rel);  // [timer] T6
-    if ((was & timer_flag::ended) != 0) return;
-    wheel_.erase(*r);
-    r->deadline = deadline;
-    r->moved = (was & timer_flag::running) != 0;
-    const bool last = was < 2 * timer_flag::one_move;
-    if (last && !r->moved && r->started) place(*r, now);
+  // Overrides the moves that are on their way, if any. False: unknown.
+  bool move(timer_id id, nanos deadline, nanos now) {
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    while (names(id, word)) {
+      const std::uint64_t next = (word + timer_flag::one_move) & ~timer_flag::moving;
+      if ((word & timer_flag::moving) == 0 ||
+          r->word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T6
+                                        std::memory_order_acquire)) {  // [timer] T6
+        put(*r, word, deadline, now);
+        return true;
+      }
+    }
+    return false;
   }
 
   void set_referenced(timer_id id, bool wanted) noexcept {
-    record* r = live(id);
-    if (r == nullptr || r->referenced == wanted) return;
+    std::uint64_t word = 0;
+    record* r = find(id, word);
+    if (!names(id, word) || r->referenced == wanted) return;
     r->referenced = wanted;
     if (r->started) referenced_ += wanted ? 1 : -1;
   }
 
   std::ptrdiff_t referenced() const noexcept { return referenced_; }
   std::size_t started() const noexcept { return started_; }
-  nanos next_wake() const noexcept { return wheel_.next_wake(); }
+  nanos next_wake() { return wheel_.next_wake(); }
 
   // Runs what is due at `now`, in order, at most `most`: run(task). What is armed meanwhile and due
   // already waits for the next call, so a timer of zero delay cannot starve the rest. `later` is
-  // asked for the time after a run, for repeat::fixed_delay.
+  // asked for the time after a run, where that matters.
   template <class Run, class Later>
   std::size_t fire(nanos now, std::size_t most, const Run& run, const Later& later) {
     wheel_.free_held();
-    wheel_.advance(now);
-    if (wheel_.due(now) == nullptr) return 0;
     const firing_scope scope(*this, now);
     std::size_t fired = 0;
     while (fired < most) {
-      record* r = wheel_.due(now);
+      record* r = wheel_.take_due(now);
       if (r == nullptr) break;
-      wheel_.erase(*r);
       if (!begin_run(*r)) continue;
       ++fired;
       const run_end<Later> guard{*this, *r, later};
@@ -154,7 +188,7 @@ class timers {
     table_.for_each([this, unstarted_too](record& r) {
       if (!r.started && !(unstarted_too && r.task)) return;
       const std::uint64_t was = r.word.fetch_or(timer_flag::ended, std::memory_order_acq_rel);  // [timer] T1
-      if ((was & timer_flag::running) == 0) release(r);
+      if ((was & timer_flag::running) == 0) wipe_and_free(r, was);
     });
   }
 
@@ -193,10 +227,11 @@ class timers {
     ~run_end() { all.end_run(r, later); }
   };
 
-  static bool has_runs_left(std::uint64_t word) noexcept {
-    if ((word & timer_flag::ended) != 0) return false;
-    if ((word & timer_flag::armed) != 0) return true;
-    return (word & timer_flag::running) != 0 && (word & timer_flag::repeats) != 0;
+  static bool names(timer_id id, std::uint64_t word) noexcept {
+    return record::generation_of(word) == id.generation() && record::has_runs_left(word);
+  }
+  static std::uint32_t move_of(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>(word / timer_flag::one_move) + 1;
   }
 
   static std::uint32_t next_generation(const record& r) noexcept {
@@ -205,15 +240,14 @@ class timers {
     return next == 0 ? 1 : next;
   }
 
-  record* live(timer_id id) noexcept {
+  // The record that an id points at, whoever has it now, and its word.
+  record* find(timer_id id, std::uint64_t& word) noexcept {
     record* r = table_.find(id.index());
-    if (r == nullptr) return nullptr;
-    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [timer] T2
-    return record::generation_of(word) == id.generation() && has_runs_left(word) ? r : nullptr;
+    if (r != nullptr) word = r->word.load(std::memory_order_acquire);  // [timer] T1, T2
+    return r;
   }
 
   void place(record& r, nanos now) {
-    r.order = next_order_++;
     if (r.deadline <= firing_until_) {
       wheel_.hold(r);
     } else {
@@ -222,11 +256,20 @@ class timers {
     }
   }
 
+  // A repeating timer that is sent into the past makes up for nothing.
+  void put(record& r, std::uint64_t word, nanos deadline, nanos now) {
+    const bool no_later = (word & timer_flag::repeats) != 0 && deadline < now;
+    wheel_.erase(r);
+    r.deadline = no_later ? now : deadline;
+    r.moved = (word & timer_flag::running) != 0;
+    if (!r.moved && r.started) place(r, now);
+  }
+
   // False: ended, or on its way to another deadline.
   bool begin_run(record& r) noexcept {
     std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T2
     for (;;) {
-      if ((word & timer_flag::ended) != 0 || word >= timer_flag::one_move) return false;
+      if ((word & (timer_flag::ended | timer_flag::moving)) != 0) return false;
       const std::uint64_t next = (word & ~timer_flag::armed) | timer_flag::running;
       if (r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T2
                                        std::memory_order_acquire)) {  // [timer] T2
@@ -239,36 +282,28 @@ class timers {
   template <class Later>
   void end_run(record& r, const Later& later) {
     std::uint64_t word = r.word.load(std::memory_order_acquire);  // [timer] T4
-    for (;;) {
-      const bool again = (word & timer_flag::repeats) != 0 && (word & timer_flag::ended) == 0;
-      const std::uint64_t next =
-          (word & ~timer_flag::running) | (again ? timer_flag::armed : timer_flag::ended);
+    while ((word & timer_flag::repeats) != 0 && (word & timer_flag::ended) == 0) {
+      const std::uint64_t next = (word & ~timer_flag::running) | timer_flag::armed;
       if (!r.word.compare_exchange_weak(word, next, std::memory_order_acq_rel,  // [timer] T4
                                         std::memory_order_acquire)) {  // [timer] T4
         continue;
       }
-      if (!again) {
-        release(r);
-      } else if (word < timer_flag::one_move) {
-        const nanos now = later();
-        if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
-        place(r, now);
-      }
-      return;
+      if ((word & timer_flag::moving) != 0) return;  // arrive() places it
+      const nanos now = r.how == repeat::fixed_rate ? firing_until_ : later();
+      if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
+      return place(r, now);
     }
+    wipe_and_free(r, word);
   }
 
   static nanos next_deadline(const record& r, nanos now) noexcept {
     if (r.how == repeat::fixed_delay) return saturating_add(now, r.period);
     const nanos next = saturating_add(r.deadline, r.period);
     if (r.how == repeat::fixed_rate || next > now) return next;
-    if (r.deadline < 0) return saturating_add(now, r.period);  // a deadline before all time
     const nanos missed = (now - r.deadline) / r.period;
     return saturating_add(r.deadline + missed * r.period, r.period);
   }
 
-  // Writes `started` only where it was set: discard() comes here on its maker's thread, while
-  // end_all() looks at every record.
   void uncount(record& r) noexcept {
     if (!r.started) return;
     r.started = false;
@@ -276,24 +311,40 @@ class timers {
     if (r.referenced) --referenced_;
   }
 
-  // The closure's destructor may do anything, so the record is out of the table's hands first.
-  void release(record& r) noexcept {
+  void wipe_and_free(record& r, std::uint64_t word) noexcept {
+    r.word.store(word & timer_flag::generation, std::memory_order_relaxed);  // ours alone: no runs are left
+    free(r);
+  }
+
+  // The closure's destructor may do anything, so the record is nobody's until that is over.
+  void free(record& r) noexcept {
     wheel_.erase(r);
     uncount(r);
     r.moved = false;
-    r.word.fetch_and(timer_flag::generation, std::memory_order_acq_rel);  // [timer] released once
-    unique_task closure(std::move(r.task));
-    table_.give(r.index);
+    r.task.reset();
+    give(r);
+  }
+
+  // What the loop thread made waits here for its next timer, without a read-modify-write; what others
+  // made goes back to where they take from.
+  record* take(bool here) noexcept {
+    if (here && spare_ != nullptr) return std::exchange(spare_, spare_->next_spare);
+    const std::uint32_t index = table_.take();
+    return index == table_.none ? nullptr : &table_.at(index);
+  }
+  void give(record& r) noexcept {
+    if (!r.ours) return table_.give(r.index);
+    r.next_spare = std::exchange(spare_, &r);
   }
 
   slab<Traits, record> table_;
 
   // The loop thread.
   timer_wheel<Traits> wheel_;
-  std::uint64_t next_order_ = 0;
   nanos firing_until_ = long_ago;
   std::size_t started_ = 0;
   std::ptrdiff_t referenced_ = 0;
+  record* spare_ = nullptr;
 };
 
 }  // namespace detail

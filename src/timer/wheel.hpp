@@ -3,25 +3,26 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
+#include <utility>
 
 #include "base/bits.hpp"
 #include "base/clock.hpp"
-#include "base/contract.hpp"
-#include "task/memory.hpp"
+#include "timer/bag.hpp"
+#include "timer/heap.hpp"
 #include "timer/record.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// Where a bucket's span begins and which timers stand in it is known to the tick (65.5 us); when
-// the clock reaches the tick, its timers move into a small heap that orders them to the nanosecond.
-// So adding and cancelling a far timer links and unlinks a list, and firing is exact all the same.
+// Which timers stand in a bucket is known to the tick (65.5 us). When the clock has reached a tick
+// and nothing earlier is left, its timers move into a small heap that orders them to the nanosecond.
+// So arming and cancelling cost the same however many timers there are, and firing is exact all the
+// same.
 //
 // Levels of 64 buckets after G. Varghese and A. Lauck, "Hashed and Hierarchical Timing Wheels"
 // (1987). A timer stands at the level of the highest 6-bit digit in which its tick differs from
 // the base, the first tick not yet moved to the heap; so the lowest level that is not empty always
-// holds the earliest bucket. The loop thread only.
+// holds the earliest bucket, and a deadline alone tells where its timer stands. The loop thread only.
 template <class Traits>
 class timer_wheel {
  public:
@@ -31,91 +32,89 @@ class timer_wheel {
   timer_wheel(const timer_wheel&) = delete;
   timer_wheel& operator=(const timer_wheel&) = delete;
   ~timer_wheel() {
-    if (heap_ != nullptr) heap_give(heap_, alignof(entry));
+    for (bag& b : bags_) b.empty_out(chunks_, [](const entry&) {});
+    held_.empty_out(chunks_, [](const entry&) {});
   }
 
-  // The deadline and the order are set. A deadline of `never` stands nowhere.
+  // The deadline is set, and stays as it is until the timer has left. `never` stands nowhere.
   void insert(record& r) {
     if (r.deadline == never) return;
-    r.placed = true;
-    const std::uint64_t tick = tick_of(r.deadline);
-    if (tick < base_) {
-      heap_push(r);
-    } else {
-      link(r, bucket_of(tick));
-    }
+    r.order = ++last_order_;
+    stand({r.deadline, r.order, &r});
   }
 
   // A timer that is due already but must not fire before the next turn: aside until free_held().
-  void hold(record& r) noexcept {
-    r.placed = true;
-    link(r, held);
+  void hold(record& r) {
+    r.order = ++last_order_;
+    r.held = true;
+    held_.put({r.deadline, r.order, &r}, chunks_);
   }
   void free_held() {
-    if (buckets_[held] != nullptr) spread(held);
+    if (held_.empty()) return;
+    held_.empty_out(chunks_, [this](const entry& e) {
+      if (!e.stands()) return;
+      e.timer->held = false;
+      stand(e);
+    });
   }
 
   void erase(record& r) noexcept {
-    if (!r.placed) return;
-    r.placed = false;
-    if (r.in_heap) {
-      heap_erase(r.place);
+    if (std::exchange(r.order, 0) == 0) return;
+    const std::uint64_t tick = tick_of(r.deadline);
+    if (std::exchange(r.held, false)) {
+      held_.drop_gone(chunks_);
+    } else if (tick < base_) {
+      heap_.drop_gone();
     } else {
-      unlink(r);
+      const std::uint32_t bucket = bucket_of(tick);
+      bags_[bucket].drop_gone(chunks_);
+      if (bags_[bucket].empty()) clear_bit(bucket);
     }
   }
 
-  // Moves what the clock has reached into the heap.
+  // Lets the base follow the clock, as far as the first tick that has timers. Deadlines are told
+  // apart the better the nearer they are to the base.
   void advance(nanos now) {
-    const std::uint64_t target = tick_of(now) + 1;
-    if (target <= base_) return;
-    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
-      const std::uint32_t bucket = earliest_bucket(level);
-      const std::uint64_t start = start_of(level, bucket);
-      if (level == 0 ? start >= target : start > target) break;
-      base_ = level == 0 ? start + 1 : start;
-      spread(bucket);
-    }
-    base_ = target;
+    const std::uint64_t tick = tick_of(now);
+    if (tick > base_) move_base(tick);
   }
 
-  // The earliest timer due at `now`, after advance(now), or nullptr. It stays where it is.
-  record* due(nanos now) const noexcept {
-    return heap_size_ != 0 && heap_[0].deadline <= now ? heap_[0].timer : nullptr;
+  // The earliest timer leaves the wheel, if it is due at `now`; otherwise nullptr.
+  record* take_due(nanos now) {
+    for (;;) {
+      while (heap_.empty()) {
+        if (!refill(now)) return nullptr;
+      }
+      const entry e = heap_.top();
+      if (e.deadline > now) return nullptr;
+      heap_.pop();
+      if (!e.stands()) continue;
+      e.timer->order = 0;
+      return e.timer;
+    }
   }
 
   // Not later than the earliest deadline, and equal to it unless more than a handful of timers
   // share the earliest bucket: then it is the bucket's beginning, and the wake there is for all.
-  nanos next_wake() const noexcept {
-    if (heap_size_ != 0) return heap_[0].deadline;
-    const std::uint32_t level = lowest_level();
-    if (level == levels) return never;
-    const std::uint32_t bucket = earliest_bucket(level);
-    nanos earliest = never;
-    std::size_t seen = 0;
-    for (const record* r = buckets_[bucket]; r != nullptr; r = r->next) {
-      if (++seen > handful) return time_of(start_of(level, bucket));
-      if (r->deadline < earliest) earliest = r->deadline;
+  nanos next_wake() {
+    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
+    if (!heap_.empty()) return heap_.top().deadline;
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      const nanos earliest = bags_[bucket].earliest(time_of(start_of(level, bucket)), chunks_);
+      if (earliest != never) return earliest;
+      clear_bit(bucket);
     }
-    return earliest;
+    return never;
   }
 
  private:
+  using entry = timer_entry<Traits>;
+  using bag = timer_bag<Traits>;
   static constexpr std::uint32_t tick_bits = 16;
   static constexpr std::uint32_t levels = 8;
   static constexpr std::uint32_t digit_bits = 6;
   static constexpr std::uint32_t buckets_per_level = 1u << digit_bits;
-  static constexpr std::uint32_t held = levels * buckets_per_level;  // no level looks there
-  static constexpr std::size_t handful = 16;
-
-  struct entry {
-    nanos deadline;
-    std::uint64_t order;
-    record* timer;
-    bool before(const entry& other) const noexcept {
-      return deadline != other.deadline ? deadline < other.deadline : order < other.order;
-    }
-  };
 
   static std::uint64_t tick_of(nanos t) noexcept {
     return t <= 0 ? 0 : static_cast<std::uint64_t>(t) >> tick_bits;
@@ -142,102 +141,63 @@ class timer_wheel {
     return above | std::uint64_t{bucket % buckets_per_level} << shift;
   }
 
-  void link(record& r, std::uint32_t bucket) noexcept {
-    r.in_heap = false;
-    r.place = bucket;
-    r.prev = nullptr;
-    r.next = buckets_[bucket];
-    if (r.next != nullptr) r.next->prev = &r;
-    buckets_[bucket] = &r;
+  void set_bit(std::uint32_t bucket) noexcept {
     occupied_[bucket / buckets_per_level] |= std::uint64_t{1} << bucket % buckets_per_level;
   }
-
-  void unlink(record& r) noexcept {
-    if (r.next != nullptr) r.next->prev = r.prev;
-    if (r.prev != nullptr) {
-      r.prev->next = r.next;
-      return;
-    }
-    buckets_[r.place] = r.next;
-    if (r.next == nullptr) clear_bit(r.place);
-  }
-
   void clear_bit(std::uint32_t bucket) noexcept {
     occupied_[bucket / buckets_per_level] &= ~(std::uint64_t{1} << bucket % buckets_per_level);
   }
 
-  // Puts a bucket's timers where they belong now that the base has moved.
-  void spread(std::uint32_t bucket) {
-    record* r = buckets_[bucket];
-    buckets_[bucket] = nullptr;
+  // Where the base says.
+  void stand(const entry& e) {
+    const std::uint64_t tick = tick_of(e.deadline);
+    if (tick < base_) return heap_.push(e);
+    const std::uint32_t bucket = bucket_of(tick);
+    bags_[bucket].put(e, chunks_);
+    set_bit(bucket);
+  }
+
+  // Up to `target` or the first tick with timers, whichever comes first. Buckets of higher levels
+  // are spread as the base comes to them.
+  void move_base(std::uint64_t target) {
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      const std::uint64_t start = start_of(level, bucket);
+      if (start > target) break;
+      base_ = start;
+      if (level == 0) return;
+      clear_bit(bucket);
+      const bool all_stand = bags_[bucket].all_stand();
+      bags_[bucket].empty_out(chunks_, [this, all_stand](const entry& e) {
+        if (all_stand || e.stands()) stand(e);
+      });
+    }
+    base_ = target;
+  }
+
+  // Moves the earliest tick that the clock has reached into the empty heap; looking whether its
+  // timers stand brings them near before they fire. False: there is none.
+  bool refill(nanos now) {
+    const std::uint64_t tick = tick_of(now);
+    if (tick > base_) move_base(tick);
+    const std::uint32_t bucket = bucket_of(base_);
+    if (base_ > tick || bags_[bucket].empty()) return false;
+    ++base_;
     clear_bit(bucket);
-    while (r != nullptr) {
-      record* next = r->next;
-      insert(*r);
-      r = next;
-    }
-  }
-
-  // A heap of four children a node: half as deep as a binary one, and the four share two lines.
-  void heap_push(record& r) {
-    if (heap_size_ == heap_room_) heap_grow();
-    r.in_heap = true;
-    sift_up(heap_size_++, {r.deadline, r.order, &r});
-  }
-
-  void heap_erase(std::size_t at) noexcept {
-    const entry last = heap_[--heap_size_];
-    if (at == heap_size_) return;
-    if (at > 0 && last.before(heap_[(at - 1) / 4])) {
-      sift_up(at, last);
-    } else {
-      sift_down(at, last);
-    }
-  }
-
-  void sift_up(std::size_t at, const entry& e) noexcept {
-    while (at > 0 && e.before(heap_[(at - 1) / 4])) {
-      set(at, heap_[(at - 1) / 4]);
-      at = (at - 1) / 4;
-    }
-    set(at, e);
-  }
-
-  void sift_down(std::size_t at, const entry& e) noexcept {
-    for (std::size_t child = 4 * at + 1; child < heap_size_; child = 4 * at + 1) {
-      const std::size_t end = child + 4 < heap_size_ ? child + 4 : heap_size_;
-      std::size_t least = child;
-      for (std::size_t i = child + 1; i < end; ++i) {
-        if (heap_[i].before(heap_[least])) least = i;
-      }
-      if (!heap_[least].before(e)) break;
-      set(at, heap_[least]);
-      at = least;
-    }
-    set(at, e);
-  }
-
-  void set(std::size_t at, const entry& e) noexcept {
-    heap_[at] = e;
-    e.timer->place = static_cast<std::uint32_t>(at);
-  }
-
-  void heap_grow() {
-    const std::size_t wider = heap_room_ == 0 ? 64 : heap_room_ * 2;
-    auto* heap = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
-    if (heap == nullptr) fail("out of memory for due timers");
-    if (heap_size_ != 0) std::memcpy(heap, heap_, heap_size_ * sizeof(entry));
-    if (heap_ != nullptr) heap_give(heap_, alignof(entry));
-    heap_ = heap;
-    heap_room_ = wider;
+    bags_[bucket].empty_out(chunks_, [this](const entry& e) {
+      if (e.stands()) heap_.push(e);
+    });
+    move_base(base_);
+    return true;
   }
 
   std::uint64_t base_ = 0;
-  std::uint64_t occupied_[levels + 1] = {};
-  record* buckets_[held + 1] = {};
-  entry* heap_ = nullptr;
-  std::size_t heap_size_ = 0;
-  std::size_t heap_room_ = 0;
+  std::uint64_t last_order_ = 0;
+  std::uint64_t occupied_[levels] = {};
+  timer_heap<Traits> heap_;
+  timer_chunks<Traits> chunks_;
+  bag held_;
+  bag bags_[levels * buckets_per_level];
 };
 
 }  // namespace detail

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <thread>
 
 #include <hybridloop.hpp>
@@ -61,5 +62,30 @@ struct stuttering_traits : hybridloop::default_traits {
   }
 };
 using stuttering_loop = hybridloop::basic_loop<stuttering_traits>;
+
+// How far a loop of watched_traits is on its way to sleep. One loop at a time; who wakes it says
+// that it is up.
+enum step : std::size_t { up, before_park, park_published, before_sleep, steps };
+inline std::atomic<std::size_t> reached{up};
+
+template <class Base = hybridloop::default_traits>
+struct watched_traits : Base {
+  static void schedule_point(const char* name) noexcept {
+    if (std::strcmp(name, "before-park") == 0) reached = before_park;
+    if (std::strcmp(name, "park-published") == 0) reached = park_published;
+    if (std::strcmp(name, "before-sleep") == 0) reached = before_sleep;
+    Base::schedule_point(name);
+  }
+};
+
+// Waits until the loop is at a step of chance, and a moment of chance longer.
+inline void take_aim(dice& chance) {
+  const std::size_t target = chance.roll(steps);
+  while (reached < target) {
+    for (int i = 0; i < 100 && reached < target; ++i) dawdle(1);
+    if (reached < target) std::this_thread::yield();
+  }
+  dawdle(chance.roll(400));
+}
 
 }  // namespace support

@@ -59,10 +59,11 @@ struct virtual_traits : hybridloop::default_traits {
 };
 
 // Begins at the same time in each test, and never spins: looking at a clock that stands is vain.
-class virtual_loop : public hybridloop::basic_loop<virtual_traits> {
+template <class Traits>
+class basic_virtual_loop : public hybridloop::basic_loop<Traits> {
  public:
-  explicit virtual_loop(hybridloop::loop_options options = {})
-      : hybridloop::basic_loop<virtual_traits>(prepared(options)) {}
+  explicit basic_virtual_loop(hybridloop::loop_options options = {})
+      : hybridloop::basic_loop<Traits>(prepared(options)) {}
 
  private:
   static const hybridloop::loop_options& prepared(hybridloop::loop_options& options) noexcept {
@@ -71,5 +72,6 @@ class virtual_loop : public hybridloop::basic_loop<virtual_traits> {
     return options;
   }
 };
+using virtual_loop = basic_virtual_loop<virtual_traits>;
 
 }  // namespace support

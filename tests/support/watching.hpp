@@ -4,6 +4,8 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "support/support.hpp"
@@ -131,14 +133,28 @@ class tcp_pair {
   int right_ = -1;
 };
 
-inline std::size_t threads_of_this_process() {
-  std::size_t found = 0;
-  DIR* dir = ::opendir("/proc/self/task");
-  if (dir == nullptr) std::abort();
-  while (const dirent* entry = ::readdir(dir)) found += entry->d_name[0] != '.';
-  ::closedir(dir);
-  return found;
-}
+// The threads that came after this did. A sanitizer's own thread comes with the first one, so that is
+// before this.
+class new_threads {
+ public:
+  std::size_t count() const {
+    std::size_t fresh = 0;
+    for (const std::string& id : all()) fresh += before_.count(id) == 0;
+    return fresh;
+  }
+
+ private:
+  static std::set<std::string> all() {
+    static const bool one_was_started = (std::thread([] {}).join(), true);
+    std::set<std::string> found;
+    DIR* dir = ::opendir("/proc/self/task");
+    if (dir == nullptr || !one_was_started) std::abort();
+    while (const dirent* entry = ::readdir(dir)) found.insert(entry->d_name);
+    ::closedir(dir);
+    return found;
+  }
+  const std::set<std::string> before_ = all();
+};
 
 inline std::chrono::microseconds process_cpu() {
   rusage raw{};

@@ -1,0 +1,106 @@
+// idle_test.cpp - a loop with nothing to do costs nothing, and one on a single CPU never spins
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <set>
+#include <string>
+#include <thread>
+
+#include <sched.h>
+
+#include "support/proc.hpp"
+#include "support/running.hpp"
+#include "support/support.hpp"
+
+namespace {
+
+using namespace support;
+using hybridloop::loop;
+using hybridloop::loop_options;
+
+// Confines the calling thread.
+void use_first_cpu_only() {
+  cpu_set_t mine;
+  CPU_ZERO(&mine);
+  if (::sched_getaffinity(0, sizeof mine, &mine) != 0) std::abort();
+  std::size_t cpu = 0;
+  while (!CPU_ISSET(cpu, &mine)) ++cpu;
+  CPU_ZERO(&mine);
+  CPU_SET(cpu, &mine);
+  if (::sched_setaffinity(0, sizeof mine, &mine) != 0) std::abort();
+}
+
+// Of every thread that is not known.
+std::map<std::string, thread_cost> costs_except(const std::set<std::string>& known) {
+  std::map<std::string, thread_cost> costs;
+  for (const std::string& thread : threads()) {
+    if (known.count(thread) == 0) costs.emplace(thread, cost_of(thread));
+  }
+  return costs;
+}
+
+// Parks and wakes a loop, with leave to spin for a millisecond each time.
+template <class Prepare>
+std::uint64_t nanoseconds_spun(const Prepare& prepare) {
+  loop_options options;
+  options.spin = 1ms;
+  loop l(options);
+
+  elsewhere([&] {
+    prepare();
+    const running<loop> it(l);
+    for (int i = 0; i < 200; ++i) l.invoke([] {});
+  });
+
+  return l.stats().spun_ns;
+}
+
+}  // namespace
+
+TEST_SUITE_BEGIN("idle");
+
+TEST_CASE("idle loops use no CPU, wherever they sleep and with a timer far ahead") {
+  const std::set<std::string> known = threads();
+  std::deque<loop_in<>> loops;
+  for (const place& where : everywhere) {
+    loops.emplace_back(where);
+    loops.emplace_back(where)->after(1h, [] {});
+  }
+  std::deque<running<loop>> running_loops;
+  std::deque<usage> first;
+  for (loop_in<>& l : loops) {
+    running_loops.emplace_back(*l);
+    first.push_back(l->invoke(thread_usage));
+  }
+  std::this_thread::sleep_for(200ms);
+
+  const std::map<std::string, thread_cost> before = costs_except(known);
+  std::this_thread::sleep_for(2s);
+  const std::map<std::string, thread_cost> after = costs_except(known);
+
+  const std::size_t companions = 2;
+  CHECK(before.size() == loops.size() + companions);
+  for (const auto& [thread, cost] : before) {
+    CHECK(after.at(thread).switches - cost.switches <= 2);
+    if (!sanitized) CHECK(after.at(thread).cpu_ns - cost.cpu_ns < 1000000);
+  }
+  for (loop_in<>& l : loops) {
+    const usage last = l->invoke(thread_usage);
+    if (!sanitized) CHECK(last.cpu - first.front().cpu < 1ms);
+    first.pop_front();
+  }
+}
+
+TEST_CASE("a loop that has one CPU never spins, whatever it may") {
+  CHECK(nanoseconds_spun(use_first_cpu_only) == 0);
+}
+
+TEST_CASE("a loop that has several CPUs spins, and counts it") {
+  const unsigned cpus = hybridloop::detail::system_kernel::usable_cpus();
+
+  CHECK((nanoseconds_spun([] {}) > 0) == (cpus > 1));
+}
+
+TEST_SUITE_END();
