@@ -3081,7 +3081,7 @@ class timers {
 
   // Any thread; `here` says that it is the loop thread. nullptr when there is no memory; throws what
   // the closure's constructor throws.
-  template <class F>
+  template <class Build, class F>
   record* make(block_source& home, F&& f, nanos deadline, nanos period, repeat how, bool here) {
     unique_task::room<std::decay_t<F>> place(home);
     record* r = place.had() ? take(here) : nullptr;
@@ -3946,7 +3946,7 @@ class watch_table {
   using record = watch_record<Traits>;
 
   // nullptr when there is no memory; throws what the closure's constructor throws.
-  template <class F>
+  template <class Build, class F>
   record* make(block_source& home, F&& f, native_handle handle, interest what) {
     watch_callback::room<std::decay_t<F>> place(home);
     const std::uint32_t index = place.had() ? table_.take() : table_.none;
@@ -4363,7 +4363,7 @@ class watches {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
       const auto fd = static_cast<native_handle>(i);
-      const int refused = p.add(fd, d.disarmed ? interest::none : d.registered, token_of(fd, d));
+      const int refused = p.add(fd, d.registered, token_of(fd, d));
       if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
     }
     haunted_ = false;
@@ -4476,7 +4476,7 @@ class companion {
   template <class Core>
   struct arrival : command_base {
     arrival(Core& c, const poll_event& e) noexcept : loop(&c), event(e) {}
-    void operator()() { loop->deliver(event); }
+    void operator()() { loop->deliver(*loop, event); }
     Core* loop;
     poll_event event;
   };
@@ -4679,15 +4679,6 @@ class core {
            (options.path == fast_path::full && watches_.registered() != 0);
   }
 
-  // A descriptor became ready. Callbacks are counted here, their microtasks by whoever calls.
-  void deliver(const poll_event& event) {
-    watches_.deliver(poller, event, [this](watch_record<Traits>& r, const ready& what) {
-      ++ran;
-      r.call(what);
-      return !wake.told(status::stop);
-    });
-  }
-
   void refresh_now() noexcept { now_.set(read_now()); }
 
   void publish_counts() noexcept {
@@ -4780,6 +4771,9 @@ class core {
   bool may_spin = false;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
 
+  // How a companion's event is delivered: as the file was built whose run() is the innermost.
+  void (*deliver)(core&, const poll_event&) = nullptr;
+
  private:
   atomic<std::uint64_t> commands_{0};
   atomic<std::size_t> holders_{1};
@@ -4812,13 +4806,15 @@ class runner {
  public:
   explicit runner(core_type& c)
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
-        ran_before_(std::exchange(c.ran, 0)) {}
+        ran_before_(std::exchange(c.ran, 0)),
+        deliver_before_(std::exchange(c.deliver, &deliver_arrival)) {}
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
     put_events_back();
     publish_counts();
     core_.ran = ran_before_;
+    core_.deliver = deliver_before_;
     core_.in.publish_head();
     if (!outermost_) return;
     if (stopped_) core_.wake.forget(status::stop);
@@ -4991,6 +4987,15 @@ class runner {
     }
   }
 
+  // What a companion reported. It arrives as a task, which runs the microtasks behind it.
+  static void deliver_arrival(core_type& c, const poll_event& event) {
+    c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
+      ++c.ran;
+      r.call(what);
+      return !c.wake.told(status::stop);
+    });
+  }
+
   // Goes round: a batch begins where the last one was broken off, so that a callback that throws every
   // time holds nobody up.
   const poll_event& next_event() noexcept {
@@ -5064,7 +5069,6 @@ class runner {
     core_.wake.barrier();
     if (!core_.in.news_before_sleep(mark)) sleep(in_poller, end);
     core_.wake.wake_self();
-    if (core_.wake.told(status::wanted)) core_.wake.forget(status::wanted);  // it has had its sleep
     core_.refresh_now();
   }
 
@@ -5142,6 +5146,7 @@ class runner {
   const bool entered_;
   const loop_frame frame_;
   const std::size_t ran_before_;
+  void (*const deliver_before_)(core_type&, const poll_event&);
   bool stopped_ = false;
 
   std::size_t published_ = 0;  // of core_.ran
@@ -5880,7 +5885,8 @@ timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f
   if (core_->in.closed()) return {};
   auto& all = core_->timers_;
   const bool here = core_->runs_here();
-  auto* made = all.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how, here);
+  auto* made = all.template make<Build>(core_->in.blocks(), std::forward<F>(f), deadline, period,
+                                        how, here);
   if (made == nullptr) {
     detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: timer");
   }
@@ -5959,8 +5965,8 @@ watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
   using closure = std::decay_t<F>;
   code = core_->in.closed() ? make_error_code(errc::closed) : std::error_code();
   if (code) return {};
-  auto* made = core_->watch_table_.make(core_->in.blocks(),
-                                        detail::ready_callable<closure>{std::forward<F>(f)}, handle, what);
+  auto* made = core_->watch_table_.template make<Build>(
+      core_->in.blocks(), detail::ready_callable<closure>{std::forward<F>(f)}, handle, what);
   if (made == nullptr) {
     code = std::make_error_code(std::errc::not_enough_memory);
     return {};

@@ -353,6 +353,34 @@ TEST_CASE("microtasks beyond a turn's share wait for the next turn, counted, and
   CHECK(l.stats().parks == 0);
 }
 
+TEST_CASE("what a microtask left over from the turn before sets in motion is not slept over") {
+  socket_pair wire;
+  wire.write_right();
+  const std::function<void(loop&)> motions[] = {
+      [](loop& l) { must_post(l, [&l] { l.stop(); }); },
+      [](loop& l) { l.defer([&l] { l.stop(); }); },
+      [](loop& l) { l.after(1ms, [&l] { l.stop(); }); },
+      [&](loop& l) { l.watch(wire.left(), hybridloop::interest::readable, [&l] { l.stop(); }); },
+      [](loop& l) { l.stop(); },
+      [](loop& l) { l.close(); },
+  };
+  for (const place& where : everywhere) {
+    for (const auto& motion : motions) {
+      CAPTURE(where.name);
+      loop_in<> l(where);
+      int left = 1024 + 1;
+      std::function<void()> chain = [&] {
+        --left == 0 ? motion(*l) : l->microtask(chain);
+      };
+
+      must_post(*l, [&] { l->microtask(chain); });
+      l->run();
+
+      CHECK(left == 0);
+    }
+  }
+}
+
 // ---- The forms of run ----
 
 TEST_CASE("every form of run returns how many tasks, timers and callbacks it ran") {
@@ -896,7 +924,7 @@ TEST_CASE("a handle may post while its loop is destroyed, and each task has one 
   fate fates;
 
   for (std::size_t round = 0; round < scaled(300); ++round) {
-    std::optional<loop> l(std::in_place, tiny(4, 8));
+    std::optional<loop> l(std::in_place, tiny(4, 8, overflow::block));
     const auto flood = [&, handle = l->handle()] {
       do ++given;
       while (handle.post(witness<64>(fates)) == post_result::accepted);

@@ -225,6 +225,7 @@ TEST_CASE("a wake at the moment of parking ends run_once()") {
     dice chance(3);
     const std::size_t rounds = scaled(20000);
     std::atomic<std::size_t> returned{0};
+    l->poll();
     reached = up;
 
     const scoped_thread runner([&] {

@@ -633,6 +633,25 @@ TEST_CASE("a repeating timer can be moved and cancelled from elsewhere while it 
   CHECK(ran.when == std::vector<time_point>{begin + 1ms, begin + 30ms});
 }
 
+TEST_CASE("a repeating timer moved here and elsewhere while it runs keeps its beat from the last one") {
+  virtual_loop loop;
+  journal ran;
+  const auto begin = virtual_clock::now();
+  timer_id id;
+  id = loop.every(1ms, [&] {
+    ran.note(1)();
+    if (ran.who.size() == 1) {
+      CHECK(loop.reschedule(id, begin + 10ms));
+      scoped_thread([&] { CHECK(loop.reschedule(id, begin + 30ms)); }).join();
+    }
+    if (ran.who.size() == 3) loop.cancel(id);
+  });
+
+  loop.run_until_idle();
+
+  CHECK(ran.when == std::vector<time_point>{begin + 1ms, begin + 30ms, begin + 31ms});
+}
+
 // ---- Cancelled ----
 
 TEST_CASE("a cancelled timer does not run, wherever it stands") {

@@ -323,6 +323,20 @@ EVERY_POLICY("several watches of one descriptor get what each asked for") {
   CHECK(nothing.size() == 0);
 }
 
+EVERY_POLICY("beside a watch that reads, one without interest hears of a hang-up at most once") {
+  hybridloop::loop l(on(path));
+  socket_pair pair;
+  diary reads;
+  diary nothing;
+  l.watch(pair.left(), readable, reads.writer());
+  l.watch(pair.left(), interest::none, nothing.writer());
+
+  pair.close_right();
+
+  turn_until(l, [&] { return reads.size() >= 3; });
+  CHECK(nothing.size() <= 1);
+}
+
 EVERY_POLICY("watches of one descriptor are told in the order they came") {
   hybridloop::loop l(on(path));
   const socket_pair pair;
@@ -1649,6 +1663,33 @@ EVERY_POLICY("destruction destroys closures without running them, and leaves no 
     CHECK(closure.nobody_holds());
   }
   CHECK(open_descriptors() == before);
+}
+
+EVERY_POLICY("a watch that comes to the loop after the end of all watches ends too, taken off or not") {
+  const socket_pair pair;
+  pair.write_right();
+  for (const bool taken_off : {false, true}) {
+    const witness closure;
+    hybridloop::loop l(on(path));
+    int told = 0;
+    gate go;
+    must_post(l, [&go] { go.pass(); });
+    scoped_thread other([&] {
+      await([&] { return l.stats().turns != 0; });
+      for (std::size_t i = 0; i < hybridloop::detail::tasks_per_turn; ++i) must_post(l, [] {});
+      const watch_id id = l.watch(pair.left(), readable, [&told, held = closure.hold()] { ++told; });
+      l.close();
+      if (taken_off) l.unwatch(id);
+      go.open();
+    });
+
+    l.run();
+    other.join();
+
+    CHECK(told == 0);
+    CHECK(closure.nobody_holds());
+    CHECK(l.stats().watches == 0);
+  }
 }
 
 EVERY_POLICY("a watch on its way to a loop that ends is destroyed once") {

@@ -202,15 +202,6 @@ class core {
            (options.path == fast_path::full && watches_.registered() != 0);
   }
 
-  // A descriptor became ready. Callbacks are counted here, their microtasks by whoever calls.
-  void deliver(const poll_event& event) {
-    watches_.deliver(poller, event, [this](watch_record<Traits>& r, const ready& what) {
-      ++ran;
-      r.call(what);
-      return !wake.told(status::stop);
-    });
-  }
-
   void refresh_now() noexcept { now_.set(read_now()); }
 
   void publish_counts() noexcept {
@@ -302,6 +293,9 @@ class core {
   std::uint32_t spin_misses = 0;
   bool may_spin = false;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
+
+  // How a companion's event is delivered: as the file was built whose run() is the innermost.
+  void (*deliver)(core&, const poll_event&) = nullptr;
 
  private:
   atomic<std::uint64_t> commands_{0};

@@ -19,7 +19,8 @@ timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f
   if (core_->in.closed()) return {};
   auto& all = core_->timers_;
   const bool here = core_->runs_here();
-  auto* made = all.make(core_->in.blocks(), std::forward<F>(f), deadline, period, how, here);
+  auto* made = all.template make<Build>(core_->in.blocks(), std::forward<F>(f), deadline, period,
+                                        how, here);
   if (made == nullptr) {
     detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: timer");
   }
@@ -98,8 +99,8 @@ watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
   using closure = std::decay_t<F>;
   code = core_->in.closed() ? make_error_code(errc::closed) : std::error_code();
   if (code) return {};
-  auto* made = core_->watch_table_.make(core_->in.blocks(),
-                                        detail::ready_callable<closure>{std::forward<F>(f)}, handle, what);
+  auto* made = core_->watch_table_.template make<Build>(
+      core_->in.blocks(), detail::ready_callable<closure>{std::forward<F>(f)}, handle, what);
   if (made == nullptr) {
     code = std::make_error_code(std::errc::not_enough_memory);
     return {};

@@ -30,13 +30,15 @@ class runner {
  public:
   explicit runner(core_type& c)
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
-        ran_before_(std::exchange(c.ran, 0)) {}
+        ran_before_(std::exchange(c.ran, 0)),
+        deliver_before_(std::exchange(c.deliver, &deliver_arrival)) {}
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
     put_events_back();
     publish_counts();
     core_.ran = ran_before_;
+    core_.deliver = deliver_before_;
     core_.in.publish_head();
     if (!outermost_) return;
     if (stopped_) core_.wake.forget(status::stop);
@@ -209,6 +211,15 @@ class runner {
     }
   }
 
+  // What a companion reported. It arrives as a task, which runs the microtasks behind it.
+  static void deliver_arrival(core_type& c, const poll_event& event) {
+    c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
+      ++c.ran;
+      r.call(what);
+      return !c.wake.told(status::stop);
+    });
+  }
+
   // Goes round: a batch begins where the last one was broken off, so that a callback that throws every
   // time holds nobody up.
   const poll_event& next_event() noexcept {
@@ -359,6 +370,7 @@ class runner {
   const bool entered_;
   const loop_frame frame_;
   const std::size_t ran_before_;
+  void (*const deliver_before_)(core_type&, const poll_event&);
   bool stopped_ = false;
 
   std::size_t published_ = 0;  // of core_.ran

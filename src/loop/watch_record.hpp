@@ -71,7 +71,7 @@ class watch_table {
   using record = watch_record<Traits>;
 
   // nullptr when there is no memory; throws what the closure's constructor throws.
-  template <class F>
+  template <class Build, class F>
   record* make(block_source& home, F&& f, native_handle handle, interest what) {
     watch_callback::room<std::decay_t<F>> place(home);
     const std::uint32_t index = place.had() ? table_.take() : table_.none;

@@ -24,7 +24,7 @@ class timers {
 
   // Any thread; `here` says that it is the loop thread. nullptr when there is no memory; throws what
   // the closure's constructor throws.
-  template <class F>
+  template <class Build, class F>
   record* make(block_source& home, F&& f, nanos deadline, nanos period, repeat how, bool here) {
     unique_task::room<std::decay_t<F>> place(home);
     record* r = place.had() ? take(here) : nullptr;
