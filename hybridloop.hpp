@@ -5517,7 +5517,8 @@ class basic_loop {
   watch_id watch(native_handle handle, interest what, F&& f);
   template <class F, class Build = detail::build_tag>
   watch_id watch(native_handle handle, interest what, F&& f, std::error_code& code);
-  // False: unknown, or the kernel refused (the descriptor was closed).
+  // False: unknown, or the kernel refused. Of a descriptor that was closed, every watch is told so once
+  // (error, EBADF) and ends.
   template <class Build = detail::build_tag>
   bool modify(watch_id id, interest what);
   // On the loop thread F does not run again. Elsewhere true means known, and F may still run until

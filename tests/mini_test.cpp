@@ -269,7 +269,8 @@ TEST_CASE("a loop may be destroyed while the companion posts") {
     options.arena_capacity = 0;
     options.when_full = round % 2 == 0 ? hybridloop::overflow::spill : hybridloop::overflow::block;
     auto l = std::make_unique<hybridloop::loop>(options);
-    for (const auto& pair : pairs) l->watch(pair.left(), readable | edge, [held = closure.hold()] {});
+    for (const auto& pair : pairs)
+      l->watch(pair.left(), readable | edge, [held = closure.hold()] {});
     const scoped_thread writer(write_all);
     if (round % 4 != 0) std::this_thread::sleep_for(std::chrono::microseconds(round * 5 % 200));
     if (round % 3 == 0) l->poll();

@@ -69,7 +69,8 @@ TEST_CASE_TEMPLATE("open and close may be repeated, and leave nothing behind", p
   CHECK(open_descriptors() == before);
 }
 
-TEST_CASE_TEMPLATE("what a poller opens is not inherited by programs that are started", poller, POLLERS) {
+TEST_CASE_TEMPLATE("what a poller opens is not inherited by programs that are started", poller,
+                   POLLERS) {
   const auto before = open_descriptors();
   const opened<poller> p;
   const auto after = open_descriptors();
@@ -172,7 +173,8 @@ TEST_CASE_TEMPLATE("pollers do not hear each other's bells", poller, POLLERS) {
   CHECK(theirs.wait_for(detail::never).empty());
 }
 
-TEST_CASE_TEMPLATE("an event carries the token it was added with, whatever that is", poller, POLLERS) {
+TEST_CASE_TEMPLATE("an event carries the token it was added with, whatever that is", poller,
+                   POLLERS) {
   for (const poll_token token : {poll_token{0}, poll_token{1}, poll_token{0x8000000000000000u},
                                  poll_token{0xfffffffffffffffeu}}) {
     opened<poller> p;
@@ -253,7 +255,8 @@ TEST_CASE_TEMPLATE("a change of interest has an edge reported again", poller, PO
   CHECK(p.look().empty());
 }
 
-TEST_CASE_TEMPLATE("with oneshot, nothing is reported after the first until a change", poller, POLLERS) {
+TEST_CASE_TEMPLATE("with oneshot, nothing is reported after the first until a change", poller,
+                   POLLERS) {
   opened<poller> p;
   const socket_pair pair;
   CHECK(p.add(pair.left(), readable | interest::oneshot, 1) == 0);
@@ -270,7 +273,8 @@ TEST_CASE_TEMPLATE("with oneshot, nothing is reported after the first until a ch
   CHECK(p.look().empty());
 }
 
-TEST_CASE_TEMPLATE("without interest nothing is reported but a hang-up, at most once", poller, POLLERS) {
+TEST_CASE_TEMPLATE("without interest nothing is reported but a hang-up, at most once", poller,
+                   POLLERS) {
   opened<poller> p;
   socket_pair pair;
   CHECK(p.add(pair.left(), interest::none, 1) == 0);
@@ -298,7 +302,8 @@ TEST_CASE_TEMPLATE("a hang-up comes as readable, as long as there is interest", 
   }
 }
 
-TEST_CASE_TEMPLATE("a half close is a hang-up for who reads, and nothing for who writes", poller, POLLERS) {
+TEST_CASE_TEMPLATE("a half close is a hang-up for who reads, and nothing for who writes", poller,
+                   POLLERS) {
   opened<poller> p;
   const socket_pair pair;
   CHECK(p.add(pair.left(), readable, 1) == 0);
@@ -357,7 +362,8 @@ TEST_CASE_TEMPLATE("a number that names nothing is refused as such", poller, POL
   }
 }
 
-TEST_CASE_TEMPLATE("a number that became one of the poller's own is refused, and does no harm", poller, POLLERS) {
+TEST_CASE_TEMPLATE("a number that became one of the poller's own is refused, and does no harm",
+                   poller, POLLERS) {
   const auto before = open_descriptors();
   opened<poller> p;
   const std::set<std::string> known(before.begin(), before.end());
@@ -373,7 +379,8 @@ TEST_CASE_TEMPLATE("a number that became one of the poller's own is refused, and
   CHECK(p.wait_for(detail::never).empty());
 }
 
-TEST_CASE_TEMPLATE("a file that is always ready is polled, or refused in the one way agreed", poller, POLLERS) {
+TEST_CASE_TEMPLATE("a file that is always ready is polled, or refused in the one way agreed",
+                   poller, POLLERS) {
   opened<poller> p;
   for (const char* path : {"/dev/null", "/proc/self/exe"}) {
     const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
@@ -390,7 +397,8 @@ TEST_CASE_TEMPLATE("a file that is always ready is polled, or refused in the one
   }
 }
 
-TEST_CASE_TEMPLATE("what was removed is not reported, and removing it twice is an answer", poller, POLLERS) {
+TEST_CASE_TEMPLATE("what was removed is not reported, and removing it twice is an answer", poller,
+                   POLLERS) {
   opened<poller> p;
   const socket_pair pair;
   CHECK(p.add(pair.left(), readable, 1) == 0);
@@ -404,7 +412,8 @@ TEST_CASE_TEMPLATE("what was removed is not reported, and removing it twice is a
   CHECK(p.look().size() == 1);
 }
 
-TEST_CASE_TEMPLATE("a change of a number that names another file by now is refused", poller, POLLERS) {
+TEST_CASE_TEMPLATE("a change of a number that names another file by now is refused", poller,
+                   POLLERS) {
   opened<poller> p;
   socket_pair gone;
   const int number = gone.left();
@@ -599,8 +608,8 @@ TEST_CASE("epoll: without epoll_pwait2 a wait is rounded up, and the kernel is a
   poll_event found[1];
   constexpr detail::nanos day = 24ll * 3600 * 1000 * ms;
 
-  for (const detail::nanos span : {0 * ms, 1 * ms / 1000000, ms - 1, ms, ms + 1, 5 * ms / 2, day, 400 * day,
-                                   detail::never - 1, detail::never}) {
+  for (const detail::nanos span : {0 * ms, 1 * ms / 1000000, ms - 1, ms, ms + 1, 5 * ms / 2, day,
+                                   400 * day, detail::never - 1, detail::never}) {
     CHECK(p.wait(found, 1, span) == 0);
   }
 
@@ -620,7 +629,8 @@ TEST_CASE("epoll: an interrupted wait is an empty one, and a failed one says so"
   CHECK(p.wait(found, 1, detail::never) == -EBADF);
 }
 
-TEST_CASE("epoll: a ring repeats what was interrupted, makes room for itself, and reports what fails") {
+TEST_CASE(
+    "epoll: a ring repeats what was interrupted, makes room for itself, and reports what fails") {
   moody_kernel::script({-EINTR, -EINTR, -EINTR});
   CHECK(moody_bell::ring(3) == 0);
   CHECK(moody_kernel::writes == 4);

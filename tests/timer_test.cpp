@@ -926,6 +926,20 @@ TEST_CASE("a loop with unreferenced timers alone is idle") {
   CHECK(loop.run_until_idle() == 0);
 }
 
+TEST_CASE("the loop may unreference a timer of another thread before it has heard of it") {
+  virtual_loop loop;
+  journal ran;
+  must_post(loop, [&] {
+    timer_id id;
+    scoped_thread([&] { id = loop.after(1h, ran.note(1)); }).join();
+    loop.unref(id);
+  });
+
+  CHECK(loop.run_until_idle() == 1);
+
+  CHECK(ran.who.empty());
+}
+
 TEST_CASE("cancelling an unreferenced timer releases nobody else") {
   virtual_loop loop;
   journal ran;

@@ -59,7 +59,8 @@ EVERY_POLICY("a callback takes what happened, or nothing") {
   diary with;
   int without = 0;
   const watch_id id = l.watch(pair.left(), readable, with.writer());
-  l.watch(pair.left(), readable, [&without, unique = std::make_unique<int>(1)] { without += *unique; });
+  l.watch(pair.left(), readable,
+          [&without, unique = std::make_unique<int>(1)] { without += *unique; });
   pair.write_right();
 
   turn_until(l, [&] { return with.size() != 0 && without != 0; });
@@ -368,8 +369,8 @@ EVERY_POLICY("edges of one descriptor are told once to each of its watches") {
 }
 
 EVERY_POLICY("a second watch of what is ready already is told, whatever the first one is") {
-  for (const interest first : {readable, readable | edge, readable | oneshot, readable | edge | oneshot,
-                               interest::none, writable}) {
+  for (const interest first : {readable, readable | edge, readable | oneshot,
+                               readable | edge | oneshot, interest::none, writable}) {
     for (const interest second : {readable, readable | edge, readable | oneshot}) {
       hybridloop::loop l(on(path));
       const socket_pair pair;
@@ -455,7 +456,8 @@ EVERY_POLICY("a watch that is added in a callback does not get the event of befo
   CHECK(!told_too_soon);
 }
 
-EVERY_POLICY("a descriptor that is taken off and watched again in its callback is told again, also nested") {
+EVERY_POLICY(
+    "a descriptor that is taken off and watched again in its callback is told again, also nested") {
   hybridloop::loop l(on(path));
   const socket_pair pair;
   int again = 0;
@@ -596,7 +598,8 @@ EVERY_POLICY("a number that is no descriptor is refused at once, idle or on the 
   const auto refuse_all = [&] {
     for (const int fd : {-1, closed_number(), 1 << 30, (std::numeric_limits<int>::max)()}) {
       std::error_code code;
-      ids.push_back(l.watch(fd, readable, [held = closure.hold()] {}, code));
+      ids.push_back(l.watch(
+          fd, readable, [held = closure.hold()] {}, code));
       codes.push_back(code);
     }
   };
@@ -617,7 +620,8 @@ EVERY_POLICY("a huge number takes no memory to be refused") {
   ::getrusage(RUSAGE_SELF, &before);
   std::error_code code;
 
-  l.watch(1 << 30, readable, [] {}, code);
+  l.watch(
+      1 << 30, readable, [] {}, code);
 
   rusage after{};
   ::getrusage(RUSAGE_SELF, &after);
@@ -633,7 +637,8 @@ EVERY_POLICY("the throwing form names the call") {
   try {
     l.watch(-1, readable, [] {});
   } catch (const std::system_error& error) {
-    named = error.code().value() == EBADF && std::string(error.what()).find("watch") != std::string::npos;
+    named = error.code().value() == EBADF &&
+            std::string(error.what()).find("watch") != std::string::npos;
   }
 
   CHECK(named);
@@ -648,7 +653,8 @@ EVERY_POLICY("from another thread, a refusal reaches the callback, which then ne
     watch_id id;
     {
       const in_background running(l);
-      id = l.watch(fd, readable, [&d, held = closure.hold()](const ready& what) { d.told.push_back(what); });
+      id = l.watch(fd, readable,
+                   [&d, held = closure.hold()](const ready& what) { d.told.push_back(what); });
       l.invoke([] {});
     }
     l.run_until_idle();
@@ -692,8 +698,9 @@ EVERY_POLICY("modify says that a descriptor was closed; its watches hear of it o
   diary modified;
   diary beside;
   const watch_id one = l.watch(pair.left(), readable, modified.writer());
-  const watch_id two = l.watch(pair.left(), writable | oneshot,
-                               [&beside, held = closure.hold()](const ready& what) { beside.told.push_back(what); });
+  const watch_id two =
+      l.watch(pair.left(), writable | oneshot,
+              [&beside, held = closure.hold()](const ready& what) { beside.told.push_back(what); });
   settle(l);
   beside.told.clear();
 
@@ -753,7 +760,8 @@ EVERY_POLICY("from another thread, a modify of a closed descriptor reaches the c
   CHECK(d.told.at(0).native_error == EBADF);
 }
 
-EVERY_POLICY("a number that was closed and came again is watched afresh; the old watch hears of it") {
+EVERY_POLICY(
+    "a number that was closed and came again is watched afresh; the old watch hears of it") {
   for (const interest asked : {readable, readable | edge, readable | oneshot, interest::none}) {
     hybridloop::loop l(on(path));
     socket_pair old;
@@ -883,7 +891,8 @@ EVERY_POLICY("watches outlive the ghost of a closed descriptor, each as it was")
   hybridloop::loop l(on(path));
   socket_pair ghost;
   std::vector<socket_pair> pairs(5);
-  const interest asked[] = {readable, readable | edge, readable | oneshot, readable | oneshot, interest::none};
+  const interest asked[] = {readable, readable | edge, readable | oneshot, readable | oneshot,
+                            interest::none};
   int told[5] = {};
   watch_id ids[5];
   for (std::size_t i = 0; i < 5; ++i) {
@@ -941,7 +950,8 @@ EVERY_POLICY("watch, modify and unwatch work from another thread, awake or aslee
   const socket_pair pair;
   const socket_pair keeps_the_poller;
   for (const bool poller_is_used : {false, true}) {
-    const watch_id keep = poller_is_used ? l.watch(keeps_the_poller.left(), readable, [] {}) : watch_id{};
+    const watch_id keep =
+        poller_is_used ? l.watch(keeps_the_poller.left(), readable, [] {}) : watch_id{};
     for (const bool parked : {false, true}) {
       in_background running(l);
       const auto calm = [&] {
@@ -952,10 +962,11 @@ EVERY_POLICY("watch, modify and unwatch work from another thread, awake or aslee
       const witness closure;
 
       calm();
-      const watch_id id = l.watch(pair.left(), readable, [&, held = closure.hold()](const ready& what) {
-        if (what.readable) pair.drain_left();
-        ++(what.readable ? reads : writes);
-      });
+      const watch_id id =
+          l.watch(pair.left(), readable, [&, held = closure.hold()](const ready& what) {
+            if (what.readable) pair.drain_left();
+            ++(what.readable ? reads : writes);
+          });
       calm();
       pair.write_right();
       await([&] { return reads == 1; });
@@ -983,11 +994,13 @@ EVERY_POLICY("while nobody runs the loop, watches are made and taken off at once
   std::atomic<int> told{0};
   for (int round = 1; round <= 3; ++round) {
     watch_id id;
-    elsewhere([&] { id = l.watch(pair.left(), readable, [&, held = closure.hold()] {
-                      ++told;
-                      pair.drain_left();
-                      l.stop();
-                    }); });
+    elsewhere([&] {
+      id = l.watch(pair.left(), readable, [&, held = closure.hold()] {
+        ++told;
+        pair.drain_left();
+        l.stop();
+      });
+    });
     pair.write_right();
     l.run();
     CHECK(told == round);
@@ -1042,7 +1055,8 @@ EVERY_POLICY("of many threads that unwatch, one hears true") {
   CHECK(exact == rounds);
 }
 
-EVERY_POLICY("when `done` has run, the callback does not run again and the descriptor may be closed") {
+EVERY_POLICY(
+    "when `done` has run, the callback does not run again and the descriptor may be closed") {
   hybridloop::loop l(on(path));
   in_background running(l);
   std::atomic<std::size_t> too_late{0};
@@ -1283,7 +1297,8 @@ struct slow_kernel : kernel_here {
 
 }  // namespace
 
-FOR_POLICIES("a post that comes while the poller is made is not stranded in the channel", full, mini) {
+FOR_POLICIES("a post that comes while the poller is made is not stranded in the channel", full,
+             mini) {
   loop_with<slow_kernel> l(on(path));
   const socket_pair pair;
   bool ran = false;
@@ -1481,7 +1496,8 @@ EVERY_POLICY("an exception in a callback loses no edge of the others, and tells 
     pairs[i].write_right();
   }
 
-  const int thrown = throws_until(l, [&] { return std::accumulate(told.begin(), told.end(), 0) >= int{many}; });
+  const int thrown =
+      throws_until(l, [&] { return std::accumulate(told.begin(), told.end(), 0) >= int{many}; });
   settle(l);
 
   CHECK(thrown == many);
@@ -1532,7 +1548,8 @@ EVERY_POLICY("a callback that throws every time does not hold up the others") {
   throws_until(l, [&] { return *std::min_element(told.begin(), told.end()) >= 3; });
 }
 
-EVERY_POLICY("a callback that throws every time does not hold up other files that are always ready") {
+EVERY_POLICY(
+    "a callback that throws every time does not hold up other files that are always ready") {
   hybridloop::loop l(on(path));
   std::vector<int> files;
   for (int i = 0; i < 3; ++i) files.push_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
@@ -1616,7 +1633,8 @@ EVERY_POLICY("closing ends all watches and destroys their closures, ready or not
   CHECK(!l.unwatch(id));
   CHECK(!l.modify(id, readable));
   std::error_code code;
-  CHECK(!l.watch(pair.left(), readable, [] {}, code));
+  CHECK(!l.watch(
+      pair.left(), readable, [] {}, code));
   CHECK(code == make_error_code(errc::closed));
   ::close(file);
 }
@@ -1665,7 +1683,8 @@ EVERY_POLICY("destruction destroys closures without running them, and leaves no 
   CHECK(open_descriptors() == before);
 }
 
-EVERY_POLICY("a watch that comes to the loop after the end of all watches ends too, taken off or not") {
+EVERY_POLICY(
+    "a watch that comes to the loop after the end of all watches ends too, taken off or not") {
   const socket_pair pair;
   pair.write_right();
   for (const bool taken_off : {false, true}) {
@@ -1677,7 +1696,8 @@ EVERY_POLICY("a watch that comes to the loop after the end of all watches ends t
     scoped_thread other([&] {
       await([&] { return l.stats().turns != 0; });
       for (std::size_t i = 0; i < hybridloop::detail::tasks_per_turn; ++i) must_post(l, [] {});
-      const watch_id id = l.watch(pair.left(), readable, [&told, held = closure.hold()] { ++told; });
+      const watch_id id =
+          l.watch(pair.left(), readable, [&told, held = closure.hold()] { ++told; });
       l.close();
       if (taken_off) l.unwatch(id);
       go.open();
@@ -1704,7 +1724,8 @@ EVERY_POLICY("a watch on its way to a loop that ends is destroyed once") {
         start.pass();
         for (int i = 0; i < 20; ++i) {
           std::error_code code;
-          const watch_id id = l.watch(pair.left(), readable, [held = closure.hold()] {}, code);
+          const watch_id id = l.watch(
+              pair.left(), readable, [held = closure.hold()] {}, code);
           if (i % 3 == 0) l.unwatch(id);
           if (i % 3 == 1) l.unwatch(id, [held = closure.hold()] {});
         }
@@ -1761,7 +1782,9 @@ struct refusing_kernel : kernel_here {
   static inline std::atomic<int> failing_writes{0};
   static inline std::atomic<std::size_t> waits{0};
 
-  static int epoll_create() noexcept { return no_epoll != 0 ? -no_epoll : kernel_here::epoll_create(); }
+  static int epoll_create() noexcept {
+    return no_epoll != 0 ? -no_epoll : kernel_here::epoll_create();
+  }
   static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
     if (no_control != 0 && what == EPOLL_CTL_ADD) return -no_control;
     return kernel_here::epoll_ctl(epoll, what, fd, event);
@@ -1770,7 +1793,8 @@ struct refusing_kernel : kernel_here {
     if (fails()) return -EBADF;
     return kernel_here::epoll_wait(epoll, out, room, milliseconds);
   }
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, hybridloop::detail::nanos timeout) noexcept {
+  static int epoll_pwait2(int epoll, epoll_event* out, int room,
+                          hybridloop::detail::nanos timeout) noexcept {
     if (fails()) return -EBADF;
     return kernel_here::epoll_pwait2(epoll, out, room, timeout);
   }
@@ -1808,7 +1832,8 @@ FOR_POLICIES("a poller that is refused refuses the watch, and the loop works on"
   std::error_code code;
   refusing_kernel::no_epoll = EMFILE;
 
-  CHECK(!l.watch(pair.left(), readable, [] {}, code));
+  CHECK(!l.watch(
+      pair.left(), readable, [] {}, code));
   CHECK(code == std::error_code(EMFILE, std::system_category()));
   {
     const in_background running(l);
@@ -1834,7 +1859,8 @@ EVERY_POLICY("a registration that is refused refuses the watch, and the loop wor
   std::error_code code;
   refusing_kernel::no_control = ENOSPC;
 
-  CHECK(!l.watch(pair.left(), readable, [] {}, code));
+  CHECK(!l.watch(
+      pair.left(), readable, [] {}, code));
   CHECK(code == std::error_code(ENOSPC, std::system_category()));
   std::atomic<int> native_error{0};
   {

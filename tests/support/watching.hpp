@@ -50,7 +50,8 @@ void settle(Loop& l) {
   for (int round = 0; round < 2; ++round) {
     const socket_pair marker;
     bool told = false;
-    const auto id = l.watch(marker.left(), hybridloop::interest::readable, [&told] { told = true; });
+    const auto id =
+        l.watch(marker.left(), hybridloop::interest::readable, [&told] { told = true; });
     marker.write_right();
     turn_until(l, [&told] { return told; });
     l.unwatch(id);
@@ -169,15 +170,15 @@ inline std::chrono::microseconds process_cpu() {
 
 // A test case for each policy, with one body, which finds it as `path`.
 #define EVERY_POLICY(sentence) EVERY_POLICY_(sentence, DOCTEST_ANONYMOUS(body_))
-#define EVERY_POLICY_(sentence, body)                                            \
-  static void body(hybridloop::fast_path);                                       \
-  TEST_CASE("full: " sentence) { body(hybridloop::fast_path::full); }            \
-  TEST_CASE("mini: " sentence) { body(hybridloop::fast_path::mini); }            \
-  TEST_CASE("off: " sentence) { body(hybridloop::fast_path::off); }              \
+#define EVERY_POLICY_(sentence, body)                                 \
+  static void body(hybridloop::fast_path);                            \
+  TEST_CASE("full: " sentence) { body(hybridloop::fast_path::full); } \
+  TEST_CASE("mini: " sentence) { body(hybridloop::fast_path::mini); } \
+  TEST_CASE("off: " sentence) { body(hybridloop::fast_path::off); }   \
   static void body([[maybe_unused]] hybridloop::fast_path path)
 #define FOR_POLICIES(sentence, one, two) FOR_POLICIES_(sentence, one, two, DOCTEST_ANONYMOUS(body_))
-#define FOR_POLICIES_(sentence, one, two, body)                                  \
-  static void body(hybridloop::fast_path);                                       \
-  TEST_CASE(#one ": " sentence) { body(hybridloop::fast_path::one); }            \
-  TEST_CASE(#two ": " sentence) { body(hybridloop::fast_path::two); }            \
+#define FOR_POLICIES_(sentence, one, two, body)                       \
+  static void body(hybridloop::fast_path);                            \
+  TEST_CASE(#one ": " sentence) { body(hybridloop::fast_path::one); } \
+  TEST_CASE(#two ": " sentence) { body(hybridloop::fast_path::two); } \
   static void body(hybridloop::fast_path path)
