@@ -16,6 +16,7 @@
 #   STD=c++20         the language
 #   SAN=thread        a sanitizer: thread, or address,undefined
 #   EXC=0             no exceptions, no RTTI
+#   POLLER=poll       another poller than the system's best
 #   HEADER=joined     the joined header instead of src/
 #   TEST_SCALE=0.1    a tenth of the stress; the tests read it from the environment
 #   ARGS=...          for the program that is run: ARGS='-tc="*wakes*"'
@@ -28,6 +29,7 @@ endif
 STD    := c++17
 SAN    :=
 EXC    := 1
+POLLER :=
 HEADER := src
 ARGS   :=
 
@@ -40,7 +42,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 empty  :=
 comma  := ,
-name   := $(notdir $(CXX))-$(STD)$(SAN:%=-%)$(if $(filter 0,$(EXC)),-noexc)
+name   := $(notdir $(CXX))-$(STD)$(SAN:%=-%)$(if $(filter 0,$(EXC)),-noexc)$(POLLER:%=-%)
 name   := $(subst $(comma),+,$(subst $(empty) ,_,$(name)))
 dir    := build/$(name)-$(HEADER)
 joined := build/$(name)-joined
@@ -61,6 +63,7 @@ endif
 ifeq ($(EXC),0)
 flags    += -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
 endif
+flags    += $(POLLER:%=-DHYBRIDLOOP_POLLER=%)
 compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
 
 objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(sort $(wildcard tests/*_test.cpp)))

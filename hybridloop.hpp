@@ -35,7 +35,7 @@
 //   memory                      one mapping: 64 bytes a ring slot, 132 bytes an arena block (8.9 MB
 //                               of addresses by default); an idle loop touches about 20 kB of it
 //   descriptors                 none until the first watch (fast_path::off: from the start), then
-//                               an epoll set and an eventfd
+//                               an epoll set and an eventfd (poll: a pipe)
 //   threads                     none; fast_path::mini has one from the first watch on
 //   a task                      a slot of the ring, or an arena block when the ring is full or the
 //                               closure is larger than 48 bytes; the heap only beyond both
@@ -45,7 +45,8 @@
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
-//   HYBRIDLOOP_POLLER           auto          auto, epoll
+//   HYBRIDLOOP_POLLER           auto          auto, epoll, poll: the kernel interface behind watch()
+//   HYBRIDLOOP_NO_IO            0             1 leaves pollers out
 //   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
 //   HYBRIDLOOP_ARENA_CAPACITY   65536         blocks behind it
 //   HYBRIDLOOP_TASK_SIZE        48            bytes of a closure that stay in a slot
@@ -82,7 +83,9 @@
 //   wait/fence.hpp          the barrier that a sleeper pays so that posters need not
 //   poller/contract.hpp     what a poller is, and the words it speaks
 //   poller/epoll.hpp        readiness from epoll(7)
-//   poller/select.hpp       the only ladder: which shim this system gets
+//   poller/poll.hpp         readiness from poll(2), which every POSIX system has
+//   poller/none.hpp         no poller at all, for HYBRIDLOOP_NO_IO
+//   poller/select.hpp       the shim that base/config.hpp has chosen
 //   ingress/ring.hpp        a bounded ring of slots that many threads fill and the loop thread runs
 //   ingress/spill.hpp       where posts go while the ring is full, without losing their order
 //   ingress/room.hpp        posters that wait until a full loop has room again
@@ -93,22 +96,30 @@
 //   timer/bag.hpp           the timers of one bucket of the wheel, in no order
 //   timer/wheel.hpp         deadlines in order: a hierarchical wheel for the far ones, a heap for the near
 //   timer/timers.hpp        all timers of a loop: made and cancelled anywhere, fired by the loop thread
+//   watch/record.hpp        one watch: its callback, and what any thread may ask of it
+//   watch/registry.hpp      the descriptors that the poller knows, each once for all of its watches
+//   watch/watches.hpp       the descriptors a loop watches, and who is told when one is ready
 //   loop/options.hpp        how a loop is made, and what it tells about itself
 //   loop/traits.hpp         what a loop is made of, so that tests can make it of something else
 //   loop/frames.hpp         which loops this thread is running, innermost first
+//   loop/hook.hpp           a function of the user's that the loop calls again and again, and that may be replaced
+//   loop/meter.hpp          when a frame has used up its budget, and whose turn it is within the frame
 //   loop/doorbell.hpp       the status word of a loop and all that a poster touches after it published
 //   loop/wakeup.hpp         the loop's own side of its status word: entering, leaving, lending, sleeping
-//   loop/watch_record.hpp   one watch: its callback, and what any thread may ask of it
-//   loop/watches.hpp        the descriptors a loop watches, and who is told when one is ready
+//   loop/lookout.hpp        a bounded look at empty queues before the loop parks
 //   loop/companion.hpp      fast_path::mini's second thread, which sleeps in the poller for the loop
 //   loop/core.hpp           the memory of a loop: everything that its handles, timers and posters share
-//   loop/runner.hpp         one call of run(): the turns it makes, and how it goes to sleep
+//   loop/ownership.hpp      being the loop while nobody runs it, and leaving it to a foreign loop
+//   loop/event_batch.hpp    what the kernel reported in one go, and who was not told yet
+//   loop/park.hpp           how the loop thread goes to sleep, and what may end it
+//   loop/runner.hpp         one call of run(): the turns it makes, and what it does in each
 //   loop/invoke.hpp         a caller that waits for what its task returns
 //   loop/handle.hpp         names of a loop that may outlive it: handles and keep_alive guards
 //   loop/loop.hpp           the loop itself: everything a user calls
 //   loop/loop_work.hpp      definitions: making, running and ending a loop, and giving it work
 //   loop/commands.hpp       what other threads have the loop thread do: timers and watches
 //   loop/loop_events.hpp    definitions: the loop's timers and watches
+//   loop/loop_embed.hpp     definitions: living in a frame, and inside another loop
 //   base/undef.hpp          takes back every macro that is ours and leaves those that a user set
 
 #pragma once
@@ -125,6 +136,7 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <optional>
 #include <string>
@@ -208,17 +220,40 @@
 #error "HYBRIDLOOP_FAST_PATH: write full, mini or off, without quotes"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll                  default auto
+// HYBRIDLOOP_NO_IO               0 | 1                         default 0
 //
-//   The kernel interface behind watch(). Linux has epoll; the other shims follow.
+//   1 leaves pollers out, and the headers they need: watch() is refused (ENOTSUP), so is
+//   fast_path::off, and all else works. For a program that has its own way to wait for files.
+//   Changes the layout: use one value for the whole program.
+#ifndef HYBRIDLOOP_NO_IO
+#define HYBRIDLOOP_NO_IO 0
+#define HYBRIDLOOP_DEFAULTED_NO_IO
+#endif
+#if HYBRIDLOOP_NO_IO != 0 && HYBRIDLOOP_NO_IO != 1
+#error "HYBRIDLOOP_NO_IO: 0 or 1"
+#endif
+
+// HYBRIDLOOP_POLLER              auto | epoll | poll           default auto
+//
+//   The kernel interface behind watch(). auto is epoll on Linux. poll is poll(2): each wait
+//   costs as much as there are descriptors, and `edge` is told like a level-triggered watch.
+//   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
 #define HYBRIDLOOP_POLLER auto
 #define HYBRIDLOOP_DEFAULTED_POLLER
 #endif
 #define HYBRIDLOOP_KNOWN_POLLER_auto 1
 #define HYBRIDLOOP_KNOWN_POLLER_epoll 1
+#define HYBRIDLOOP_KNOWN_POLLER_poll 2
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto or epoll, without quotes; other pollers are not there yet"
+#error "HYBRIDLOOP_POLLER: write auto, epoll or poll, without quotes"
+#endif
+#if HYBRIDLOOP_NO_IO
+#define HYBRIDLOOP_SYSTEM_POLLER none_poller
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
+#define HYBRIDLOOP_SYSTEM_POLLER poll_poller
+#else
+#define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
@@ -329,11 +364,13 @@
 #endif
 
 // The inline namespace carries the version and the macros that change a layout, or what is counted.
-#define HYBRIDLOOP_ABI_(task, line, stats, rescue) v0_1_task##task##_line##line##_s##stats##_r##rescue
-#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue) HYBRIDLOOP_ABI_(task, line, stats, rescue)
-#define HYBRIDLOOP_ABI                                                                \
+#define HYBRIDLOOP_ABI_(task, line, stats, rescue, poller) \
+  v0_1_task##task##_line##line##_s##stats##_r##rescue##_##poller
+#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue, poller) \
+  HYBRIDLOOP_ABI_(task, line, stats, rescue, poller)
+#define HYBRIDLOOP_ABI                                                             \
   HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
-                    HYBRIDLOOP_RESCUE_MS)
+                    HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER)
 #define HYBRIDLOOP_OPEN            \
   namespace HYBRIDLOOP_NAMESPACE { \
   inline namespace HYBRIDLOOP_ABI {
@@ -1320,15 +1357,31 @@ HYBRIDLOOP_CLOSE
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#if !HYBRIDLOOP_NO_IO
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#endif
 
 HYBRIDLOOP_OPEN
 namespace detail {
+
+// Which file a number names. Eventfds, timerfds and their like share one inode, so of these one is
+// taken for another.
+struct file_identity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  bool always_ready = false;  // a file that cannot be waited for
+
+  friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
+    return a.device == b.device && a.inode == b.inode;
+  }
+};
 
 // A traits type names its kernel, so a test can put one in between that injects failures, counts
 // calls or moves a clock of its own. Answers are what the kernel answers: a value, or -errno.
@@ -1376,6 +1429,7 @@ struct linux_kernel {
     return answer(::syscall(SYS_membarrier, command, 0, 0));
   }
 
+#if !HYBRIDLOOP_NO_IO
   static int epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
   static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
     return answer(::epoll_ctl(epoll, what, fd, event));
@@ -1393,6 +1447,27 @@ struct linux_kernel {
   }
 
   static int eventfd() noexcept { return answer(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
+
+  // The timeout is relative; `never` waits for ever.
+  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+    const timespec span = to_timespec(timeout);
+    return answer(::ppoll(descriptors, count, timeout == never ? nullptr : &span, nullptr));
+  }
+  static constexpr short poll_half_close = POLLRDHUP;  // 0 where there is no such thing
+
+  // The end to read from, then the end to write to.
+  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
+
+  static int identify(int fd, file_identity& out) noexcept {
+    struct stat file;
+    if (::fstat(fd, &file) != 0) return -errno;
+    out.device = static_cast<std::uint64_t>(file.st_dev);
+    out.inode = static_cast<std::uint64_t>(file.st_ino);
+    out.always_ready = cannot_be_polled(file);
+    return 0;
+  }
+#endif
+
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     return answer(::write(fd, bytes, size));
   }
@@ -1441,6 +1516,19 @@ struct linux_kernel {
   }
 
  private:
+#if !HYBRIDLOOP_NO_IO
+  // What epoll refuses.
+  static bool cannot_be_polled(const struct stat& file) noexcept {
+    if (S_ISREG(file.st_mode) || S_ISDIR(file.st_mode) || S_ISBLK(file.st_mode)) return true;
+    if (!S_ISCHR(file.st_mode)) return false;
+    for (const char* device : {"/dev/null", "/dev/zero", "/dev/full"}) {
+      struct stat known;
+      if (::stat(device, &known) == 0 && known.st_rdev == file.st_rdev) return true;
+    }
+    return false;
+  }
+#endif
+
   static constexpr unsigned unlimited = 1u << 16;
 
   // "max 100000" or "150000 100000": quota and period in microseconds (cgroup v2), or the same
@@ -1547,6 +1635,34 @@ struct eventfd_bell {
   static constexpr int ring_tries = 100;
 };
 #endif
+
+// A pipe that does not block. One byte is as good as many, so a full pipe has been rung; who hears it
+// reads it empty.
+template <class Kernel>
+struct pipe_bell {
+  static int open(int (&ends)[2]) noexcept { return Kernel::pipe(ends); }
+
+  // Any thread, any signal handler; the end to write to. 0, or the errno that could not be mended.
+  static int ring(native_handle bell) noexcept {
+    for (int tries = 0;; ++tries) {
+      const char one = 1;
+      const int wrote = Kernel::write(bell, &one, sizeof one);
+      if (wrote == static_cast<int>(sizeof one) || wrote == -EAGAIN) return 0;
+      if (wrote == -EINTR) continue;
+      if (tries >= ring_tries) return wrote < 0 ? -wrote : EIO;
+      Kernel::yield();
+    }
+  }
+
+  // The end to read from.
+  static void hear(int bell) noexcept {
+    char rings[1024];
+    while (Kernel::read(bell, rings, sizeof rings) == static_cast<int>(sizeof rings)) {
+    }
+  }
+
+  static constexpr int ring_tries = 100;
+};
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
@@ -1671,6 +1787,11 @@ struct poll_event {
 //                                 the number is no descriptor at all
 //   renew()                       forgets every registration, also those that cannot be removed. The
 //                                 bell stays; when refused, all stays. Not while another thread waits
+//   expose(out)                   a handle that is readable while the bell was rung and not heard by
+//                                 wait(), or a registered descriptor is ready. ENOTSUP: there is none
+//   abandon()                     the child of a fork: closes its copies of the kernel objects, and tells
+//                                 the kernel nothing about what the parent has registered there
+//   edges                         a constant: false where `edge` is told like level-triggered
 //   wait(out, room, timeout)      relative nanoseconds, `never` for ever; the number of events, or
 //                                 0 for a timeout, a signal or the bell alone, or -errno
 //   bell()                        the handle that ring() takes; stays the same while open
@@ -1684,7 +1805,7 @@ HYBRIDLOOP_CLOSE
 // <<< poller/contract.hpp
 
 // >>> poller/epoll.hpp - readiness from epoll(7)
-#if HYBRIDLOOP_OS(LINUX)
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -1692,6 +1813,7 @@ template <class Kernel>
 class epoll_poller {
  public:
   static constexpr const char* name = "epoll";
+  static constexpr bool edges = true;
 
   epoll_poller() noexcept = default;
   epoll_poller(const epoll_poller&) = delete;
@@ -1712,12 +1834,17 @@ class epoll_poller {
   void close() noexcept {
     if (bell_ >= 0) Kernel::close(bell_);
     if (epoll_ >= 0) Kernel::close(epoll_);
+    if (outer_ >= 0) Kernel::close(outer_);
     bell_ = -1;
     epoll_ = -1;
+    outer_ = -1;
   }
+  void abandon() noexcept { close(); }
 
   bool is_open() const noexcept { return epoll_ >= 0; }
-  bool owns(native_handle fd) const noexcept { return fd == epoll_ || fd == bell_; }
+  bool owns(native_handle fd) const noexcept {
+    return fd >= 0 && (fd == epoll_ || fd == bell_ || fd == outer_);
+  }
 
   // EEXIST: a registration stayed behind when the number was closed, and now it names that file again.
   int add(native_handle fd, interest what, poll_token token) noexcept {
@@ -1737,7 +1864,24 @@ class epoll_poller {
     const int refused = fresh.add_bell(bell_);
     if (refused != 0) return refused;
     const int moved = Kernel::replace(epoll_, fresh.epoll_);
-    return moved < 0 ? -moved : 0;
+    if (moved < 0) return -moved;
+    return outer_ >= 0 ? add_to_outer() : 0;
+  }
+
+  // A set around the set, because renew() must not change what a foreign loop waits for.
+  int expose(native_handle& out) noexcept {
+    if (outer_ < 0) {
+      const int made = Kernel::epoll_create();
+      if (made < 0) return -made;
+      outer_ = made;
+      const int refused = add_to_outer();
+      if (refused != 0) {
+        Kernel::close(std::exchange(outer_, -1));
+        return refused;
+      }
+    }
+    out = outer_;
+    return 0;
   }
 
   // Sub-millisecond where the kernel has epoll_pwait2 (5.11); otherwise rounded up, or the last
@@ -1791,6 +1935,12 @@ class epoll_poller {
     return tell_kernel(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
   }
 
+  int add_to_outer() noexcept {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    return -Kernel::epoll_ctl(outer_, EPOLL_CTL_ADD, epoll_, &event);
+  }
+
   // A number that was closed may have become one of ours; it is no descriptor of the user's then.
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
     return owns(fd) ? EBADF : tell_kernel(verb, fd, events, token);
@@ -1830,21 +1980,358 @@ class epoll_poller {
 
   int epoll_ = -1;
   int bell_ = -1;
+  int outer_ = -1;
 };
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX)
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 // <<< poller/epoll.hpp
 
-// >>> poller/select.hpp - the only ladder: which shim this system gets
+// >>> poller/poll.hpp - readiness from poll(2), which every POSIX system has
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
-#if HYBRIDLOOP_OS(LINUX)
+// Plain values on the heap, zero until they are set; it only grows.
+template <class T>
+class plain_array {
+  static_assert(std::is_trivially_copyable_v<T>, "it is moved by memcpy");
+
+ public:
+  plain_array() noexcept = default;
+  plain_array(const plain_array&) = delete;
+  plain_array& operator=(const plain_array&) = delete;
+  ~plain_array() {
+    if (data_ != nullptr) heap_give(data_, alignof(T));
+  }
+
+  std::size_t room() const noexcept { return room_; }
+  T* data() noexcept { return data_; }
+  T& operator[](std::size_t i) noexcept { return data_[i]; }
+  const T& operator[](std::size_t i) const noexcept { return data_[i]; }
+
+  // Makes room for so many. False when there is no memory.
+  bool reach(std::size_t count) noexcept {
+    if (count <= room_) return true;
+    std::size_t wider = room_ == 0 ? 32 : room_ * 2;
+    while (wider < count) wider *= 2;
+    void* memory = heap_take(wider * sizeof(T), alignof(T));
+    if (memory == nullptr) return false;
+    if (room_ != 0) std::memcpy(memory, data_, room_ * sizeof(T));
+    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(T), 0, (wider - room_) * sizeof(T));
+    if (data_ != nullptr) heap_give(data_, alignof(T));
+    data_ = static_cast<T*>(memory);
+    room_ = wider;
+    return true;
+  }
+
+  void swap(plain_array& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(room_, other.room_);
+  }
+  void zero() noexcept {
+    if (room_ != 0) std::memset(static_cast<void*>(data_), 0, room_ * sizeof(T));
+  }
+  // What it holds belongs to nobody from here on.
+  void leave_behind() noexcept {
+    data_ = nullptr;
+    room_ = 0;
+  }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t room_ = 0;
+};
+
+// The set stands here and goes to the kernel with every wait, which costs as much as there are
+// descriptors. poll(2) has no edges: `edge` is told like a level, so nothing that was missed is lost.
+//
+// A companion may sit in wait() while the loop thread changes the set. So the waiter polls a copy; a
+// change ends that wait, and what it found is looked up in the set as it is by then.
+//
+// Nobody tells of a number that is closed or names another file by now. Where poll(2) or a look at
+// the file shows it, that is reported once (error, EBADF) and the registration is gone.
 template <class Kernel>
-using system_poller = epoll_poller<Kernel>;
-#endif
+class poll_poller {
+ public:
+  static constexpr const char* name = "poll";
+  static constexpr bool edges = false;
+
+  poll_poller() noexcept = default;
+  poll_poller(const poll_poller&) = delete;
+  poll_poller& operator=(const poll_poller&) = delete;
+  ~poll_poller() { close(); }
+
+  int open() noexcept {
+    if (is_open()) return 0;
+    if (!copy_.reach(1)) return ENOMEM;
+    return -pipe_bell<Kernel>::open(ends_);
+  }
+
+  // First the end to write to: who still rang it would be sent a SIGPIPE otherwise.
+  void close() noexcept {
+    for (int* end : {&ends_[1], &ends_[0]}) {
+      if (*end >= 0) Kernel::close(*end);
+      *end = -1;
+    }
+    renew();
+    waiting_ = false;
+  }
+
+  // A companion that is not there in the child may have held the lock, in the middle of something.
+  void abandon() noexcept {
+    if (mutex_.try_lock()) {
+      mutex_.unlock();
+    } else {
+      ::new (static_cast<void*>(&mutex_)) std::mutex;
+      copy_.leave_behind();
+      spare_.leave_behind();
+    }
+    close();
+  }
+
+  bool is_open() const noexcept { return ends_[0] >= 0; }
+  bool owns(native_handle fd) const noexcept {
+    return fd >= 0 && (fd == ends_[0] || fd == ends_[1]);
+  }
+
+  int add(native_handle fd, interest what, poll_token token) noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    if (unknown != 0) return unknown;
+    if (file.always_ready) return EPERM;
+    const std::lock_guard<std::mutex> hold(mutex_);
+    if (!make_room(fd)) return ENOMEM;
+    const int deaf = end_wait();
+    if (deaf != 0) return deaf;
+    if (places_[number(fd)] == 0) places_[number(fd)] = ++count_;
+    entry& e = entries_[places_[number(fd)] - 1];
+    e.file = file;
+    set(e, fd, what, token);
+    return 0;
+  }
+
+  int change(native_handle fd, interest what, poll_token token) noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    const std::lock_guard<std::mutex> hold(mutex_);
+    entry* e = find(fd);
+    if (e == nullptr) return unknown != 0 ? unknown : ENOENT;
+    const int deaf = end_wait();
+    if (deaf != 0) return deaf;
+    if (unknown == 0 && e->file == file) {
+      set(*e, fd, what, token);
+      return 0;
+    }
+    erase(fd);
+    return unknown != 0 ? unknown : ENOENT;
+  }
+
+  // A file that a waiter polls is not really closed before its wait has ended.
+  int remove(native_handle fd) noexcept {
+    file_identity file;
+    const std::lock_guard<std::mutex> hold(mutex_);
+    if (find(fd) == nullptr) {
+      const int unknown = identify(fd, file);
+      return unknown != 0 ? unknown : ENOENT;
+    }
+    erase(fd);
+    return end_wait();
+  }
+
+  int renew() noexcept {
+    places_.zero();
+    count_ = 0;
+    return 0;
+  }
+
+  int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
+    const std::size_t polled = begin_wait();
+    const int got = Kernel::poll(copy_.data(), polled, timeout);
+    const int bell = got > 0 ? copy_[0].revents : 0;
+    if ((bell & POLLIN) != 0) pipe_bell<Kernel>::hear(ends_[0]);
+    const std::lock_guard<std::mutex> hold(mutex_);
+    waiting_ = false;
+    if (got <= 0) return got == -EINTR ? 0 : got;
+    if ((bell & ~POLLIN) != 0) return -EBADF;  // somebody has closed our own
+    return translate(polled, got - (bell != 0 ? 1 : 0), out, room);
+  }
+
+  int expose(native_handle&) const noexcept { return ENOTSUP; }
+
+  native_handle bell() const noexcept { return ends_[1]; }
+  static int ring(native_handle bell) noexcept { return pipe_bell<Kernel>::ring(bell); }
+
+ private:
+  struct entry {
+    int fd;
+    short events;
+    bool once;
+    bool silent;  // until change()
+    poll_token token;
+    std::uint64_t set_at;
+    file_identity file;
+  };
+
+  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd); }
+
+  int identify(native_handle fd, file_identity& file) const noexcept {
+    return owns(fd) ? EBADF : -Kernel::identify(fd, file);
+  }
+
+  entry* find(native_handle fd) noexcept {
+    if (fd < 0 || number(fd) >= places_.room() || places_[number(fd)] == 0) return nullptr;
+    return &entries_[places_[number(fd)] - 1];
+  }
+
+  // The copy is the waiter's, who takes the wider one when he needs it.
+  bool make_room(native_handle fd) noexcept {
+    const std::size_t polled = count_ + 2;  // with the bell and a new one
+    return places_.reach(number(fd) + 1) && entries_.reach(count_ + 1) &&
+           (polled <= copy_.room() || spare_.reach(polled));
+  }
+
+  void set(entry& e, native_handle fd, interest what, poll_token token) noexcept {
+    e.fd = fd;
+    e.events = events_of(what);
+    e.once = has(what, interest::oneshot) || (what & anything) == interest::none;
+    e.silent = false;
+    e.token = token;
+    e.set_at = ++changes_;
+  }
+
+  void erase(native_handle fd) noexcept {
+    const std::size_t place = std::exchange(places_[number(fd)], 0);
+    entry& last = entries_[--count_];
+    if (last.fd == fd) return;
+    entries_[place - 1] = last;
+    places_[number(last.fd)] = place;
+  }
+
+  // One ring is enough for a wait.
+  int end_wait() noexcept { return std::exchange(waiting_, false) ? ring(bell()) : 0; }
+
+  // How many to poll: the bell, and all that is not silent.
+  std::size_t begin_wait() noexcept {
+    const std::lock_guard<std::mutex> hold(mutex_);
+    if (copy_.room() <= count_) copy_.swap(spare_);
+    copy_[0] = {ends_[0], POLLIN, 0};
+    std::size_t polled = 1;
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!entries_[i].silent) copy_[polled++] = {entries_[i].fd, entries_[i].events, 0};
+    }
+    copied_at_ = changes_;
+    waiting_ = true;
+    return polled;
+  }
+
+  // Goes round: where there is no room for all, the next batch begins with those that were left out.
+  int translate(std::size_t polled, int ready_ones, poll_event* out, std::size_t room) noexcept {
+    std::size_t found = 0;
+    for (std::size_t looks = 1; looks < polled && ready_ones > 0 && found < room; ++looks) {
+      next_ = next_ + 1 < polled ? next_ + 1 : 1;
+      if (copy_[next_].revents == 0) continue;
+      --ready_ones;
+      if (report(copy_[next_], out[found])) ++found;
+    }
+    return static_cast<int>(found);
+  }
+
+  // False when its registration was changed or taken off meanwhile.
+  bool report(const pollfd& polled, poll_event& out) noexcept {
+    entry* e = find(polled.fd);
+    if (e == nullptr || e->set_at > copied_at_) return false;
+    out.token = e->token;
+    file_identity file;
+    if ((polled.revents & POLLNVAL) == 0 && identify(polled.fd, file) == 0 && e->file == file) {
+      out.what = ready_of(polled.revents);
+      e->silent = e->once;
+      return true;
+    }
+    out.what = ready{};
+    out.what.error = true;
+    out.what.native_error = EBADF;
+    erase(polled.fd);
+    return true;
+  }
+
+  static short events_of(interest what) noexcept {
+    int events = 0;
+    if (has(what, interest::readable)) events |= POLLIN | Kernel::poll_half_close;
+    if (has(what, interest::writable)) events |= POLLOUT;
+    if (has(what, interest::priority)) events |= POLLPRI;
+    return static_cast<short>(events);
+  }
+
+  static ready ready_of(int events) noexcept {
+    ready what;
+    what.hangup = (events & (POLLHUP | Kernel::poll_half_close)) != 0;
+    what.readable = (events & POLLIN) != 0 || what.hangup;
+    what.writable = (events & POLLOUT) != 0;
+    what.error = (events & POLLERR) != 0;
+    what.priority = (events & POLLPRI) != 0;
+    return what;
+  }
+
+  int ends_[2] = {-1, -1};
+
+  // The waiter alone, but for their room.
+  plain_array<pollfd> copy_;  // the bell, then what is polled
+  std::size_t next_ = 0;      // where the latest batch ended
+
+  // Under the lock.
+  std::mutex mutex_;
+  plain_array<std::size_t> places_;  // by number: one more than the index of its entry, or 0
+  plain_array<entry> entries_;
+  plain_array<pollfd> spare_;
+  std::size_t count_ = 0;
+  std::uint64_t changes_ = 0;
+  std::uint64_t copied_at_ = 0;
+  bool waiting_ = false;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+// <<< poller/poll.hpp
+
+// >>> poller/none.hpp - no poller at all, for HYBRIDLOOP_NO_IO
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// It cannot be opened, so nobody comes to wait in it or to ring it.
+template <class Kernel>
+class none_poller {
+ public:
+  static constexpr const char* name = "none";
+  static constexpr bool edges = false;
+
+  int open() noexcept { return ENOTSUP; }
+  void close() noexcept {}
+  void abandon() noexcept {}
+  bool is_open() const noexcept { return false; }
+  bool owns(native_handle) const noexcept { return false; }
+  int add(native_handle, interest, poll_token) noexcept { return ENOTSUP; }
+  int change(native_handle, interest, poll_token) noexcept { return ENOTSUP; }
+  int remove(native_handle) noexcept { return ENOTSUP; }
+  int renew() noexcept { return ENOTSUP; }
+  int wait(poll_event*, std::size_t, nanos) noexcept { return -ENOTSUP; }
+  int expose(native_handle&) const noexcept { return ENOTSUP; }
+  native_handle bell() const noexcept { return -1; }
+  static int ring(native_handle) noexcept { return ENOTSUP; }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< poller/none.hpp
+
+// >>> poller/select.hpp - the shim that base/config.hpp has chosen
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Kernel>
+using system_poller = HYBRIDLOOP_SYSTEM_POLLER<Kernel>;
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
@@ -2065,7 +2552,9 @@ class spill {
     return taken_;
   }
   node* taken() const noexcept { return taken_; }
+  std::size_t waiting() const noexcept { return waiting_; }
   void pop() noexcept {
+    --waiting_;
     taken_ = taken_->next;
     if (taken_ == nullptr) last_ = nullptr;
   }
@@ -2091,7 +2580,7 @@ class spill {
     const std::uintptr_t chain = head_.fetch_and(closed, std::memory_order_seq_cst);  // [spill] K3
     node* const newest = reinterpret_cast<node*>(chain & ~closed);
     node* oldest = nullptr;
-    std::uint64_t count = 0;
+    std::size_t count = 0;
     for (node* n = newest; n != nullptr; ++count) {
       node* older = n->next;
       n->next = oldest;
@@ -2100,6 +2589,7 @@ class spill {
     }
     (last_ == nullptr ? taken_ : last_->next) = oldest;
     last_ = newest;
+    waiting_ += count;
     spilled_.store(spilled() + count, std::memory_order_relaxed);  // ours alone to write
   }
 
@@ -2109,6 +2599,7 @@ class spill {
   // The loop thread.
   alignas(cache_line) node* taken_ = nullptr;
   node* last_ = nullptr;
+  std::size_t waiting_ = 0;  // taken and not popped
 };
 
 }  // namespace detail
@@ -2293,6 +2784,11 @@ class ingress {
   // Claimed, whether published or not, counts as work.
   bool empty() noexcept {
     return ring_.head() == ring_.tail() && spill_.front() == nullptr;
+  }
+  // How many are accepted and have not run.
+  std::size_t pending() noexcept {
+    spill_.take_more();
+    return backlog() + spill_.waiting();
   }
   std::size_t backlog() const noexcept {
     return static_cast<std::size_t>(ring_.tail() - ring_.head());
@@ -2683,6 +3179,14 @@ class timer_heap {
     if (--size_ != 0) sift_down(entry(entries_[size_]));
   }
 
+  std::size_t count_due(nanos now) const noexcept {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < size_; ++i) {
+      if (entries_[i].deadline <= now && entries_[i].stands()) ++count;
+    }
+    return count;
+  }
+
   // A timer has left. Entries that came last are in nobody's way and go at once.
   void drop_gone() noexcept {
     while (size_ != 0 && !entries_[size_ - 1].stands()) --size_;
@@ -2828,6 +3332,18 @@ class timer_bag {
     return count > handful ? crowd : least;
   }
 
+  // Exactly, however many there are; `none` when nobody stands here.
+  entry soonest(const entry& none) const noexcept {
+    entry least = none;
+    for (const chunk* c = newest_; c != nullptr; c = c->older) {
+      const std::uint32_t count = size_ == 0 ? 0 : filled(c);
+      for (std::uint32_t i = 0; i < count; ++i) {
+        if (c->entries[i].stands() && c->entries[i].before(least)) least = c->entries[i];
+      }
+    }
+    return least;
+  }
+
  private:
   using chunk = typename chunks::chunk;
   static constexpr std::size_t handful = 16;
@@ -2902,15 +3418,13 @@ class timer_wheel {
   // The deadline is set, and stays as it is until the timer has left. `never` stands nowhere.
   void insert(record& r) {
     if (r.deadline == never) return;
-    r.order = ++last_order_;
-    stand({r.deadline, r.order, &r});
+    stand(number(r));
   }
 
   // A timer that is due already but must not fire before the next turn: aside until free_held().
   void hold(record& r) {
-    r.order = ++last_order_;
     r.held = true;
-    held_.put({r.deadline, r.order, &r}, chunks_);
+    held_.put(number(r), chunks_);
   }
   void free_held() {
     if (held_.empty()) return;
@@ -2971,9 +3485,24 @@ class timer_wheel {
     return never;
   }
 
+  // How many take_due() would hand out, were they all asked for at once.
+  std::size_t count_due(nanos now) {
+    while (refill(now)) {
+    }
+    return heap_.count_due(now);
+  }
+
+  // The earliest deadline, exactly. Costs as much as the earliest bucket has timers, once for each
+  // time that the earliest of all has left.
+  nanos next_deadline() {
+    if (soonest_.timer != nullptr && !soonest_.stands()) soonest_ = look_for_soonest();
+    return soonest_.deadline;
+  }
+
  private:
   using entry = timer_entry<Traits>;
   using bag = timer_bag<Traits>;
+  static constexpr entry nobody{never, 0, nullptr};
   static constexpr std::uint32_t tick_bits = 16;
   static constexpr std::uint32_t levels = 8;
   static constexpr std::uint32_t digit_bits = 6;
@@ -3009,6 +3538,25 @@ class timer_wheel {
   }
   void clear_bit(std::uint32_t bucket) noexcept {
     occupied_[bucket / buckets_per_level] &= ~(std::uint64_t{1} << bucket % buckets_per_level);
+  }
+
+  entry number(record& r) noexcept {
+    r.order = ++last_order_;
+    const entry e{r.deadline, r.order, &r};
+    if (e.before(soonest_)) soonest_ = e;
+    return e;
+  }
+
+  entry look_for_soonest() {
+    const entry least = held_.soonest(nobody);
+    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
+    if (!heap_.empty()) return heap_.top().before(least) ? heap_.top() : least;
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      if (bags_[bucket].earliest(0, chunks_) != never) return bags_[bucket].soonest(least);
+      clear_bit(bucket);
+    }
+    return least;
   }
 
   // Where the base says.
@@ -3056,6 +3604,7 @@ class timer_wheel {
 
   std::uint64_t base_ = 0;
   std::uint64_t last_order_ = 0;
+  entry soonest_ = nobody;  // may have left; nobody who stands is earlier
   std::uint64_t occupied_[levels] = {};
   timer_heap<Traits> heap_;
   timer_chunks<Traits> chunks_;
@@ -3219,6 +3768,8 @@ class timers {
   std::ptrdiff_t referenced() const noexcept { return referenced_; }
   std::size_t started() const noexcept { return started_; }
   nanos next_wake() { return wheel_.next_wake(); }
+  nanos next_deadline() { return wheel_.next_deadline(); }
+  std::size_t count_due(nanos now) { return wheel_.count_due(now); }
 
   // Runs what is due at `now`, in order, at most `most`: run(task). What is armed meanwhile and due
   // already waits for the next call, so a timer of zero delay cannot starve the rest. `later` is
@@ -3408,6 +3959,601 @@ class timers {
 HYBRIDLOOP_CLOSE
 // <<< timer/timers.hpp
 
+// >>> watch/record.hpp - one watch: its callback, and what any thread may ask of it
+HYBRIDLOOP_OPEN
+namespace detail {
+
+using watch_callback = basic_task<const ready&>;
+
+// F(ready) or F(), as the user wrote it.
+template <class F>
+struct ready_callable {
+  F f;
+  void operator()(const ready& what) {
+    if constexpr (std::is_invocable_v<F&, const ready&>) {
+      f(what);
+    } else {
+      f();
+    }
+  }
+};
+
+// Edge [watch]: a watch is ended once. Any thread moves its word from live to ended by CAS (acq_rel);
+// the loop thread, told by a command, takes it off the poller and gives the record back, so a late
+// id finds another generation.
+template <class Traits>
+struct watch_record {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+  static constexpr std::uint64_t live = 1;
+  static constexpr std::uint64_t ended = 2;
+
+  // Any thread.
+  atomic<std::uint64_t> word{0};
+  atomic<std::uint32_t> next_free{0};
+  std::uint32_t index = 0;
+
+  // The loop thread.
+  native_handle handle = -1;
+  interest what = interest::none;
+  bool attached = false;
+  bool armed = true;        // false: a oneshot that was delivered, or a hang-up that was told
+  bool always = false;      // a file that is always ready
+  int lost = 0;             // the errno that is still to be told: its descriptor is gone
+  bool referenced = true;
+  std::uint32_t running = 0;
+  std::uint64_t served = 0;  // the latest event it was considered for
+  watch_record* next = nullptr;
+  watch_callback call;
+
+  bool waits_for_no_event() const noexcept {
+    return always && armed && (has(what, interest::readable) || has(what, interest::writable));
+  }
+
+  static std::uint32_t generation_of(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>(word >> 8);
+  }
+};
+
+// Makes watches, finds them by id, and takes them back. Any thread.
+template <class Traits>
+class watch_table {
+ public:
+  using record = watch_record<Traits>;
+
+  // nullptr when there is no memory; throws what the closure's constructor throws.
+  template <class Build, class F>
+  record* make(block_source& home, F&& f, native_handle handle, interest what) {
+    watch_callback::room<std::decay_t<F>> place(home);
+    const std::uint32_t index = place.had() ? table_.take() : table_.none;
+    if (index == table_.none) return nullptr;
+    record& r = table_.at(index);
+    give_back unless_made{this, &r};
+    r.call.emplace(place, std::forward<F>(f));
+    unless_made.r = nullptr;
+    r.handle = handle;
+    r.what = what;
+    r.armed = true;
+    r.always = false;
+    r.referenced = true;
+    r.running = 0;
+    r.served = 0;
+    std::uint32_t generation = record::generation_of(r.word.load(std::memory_order_relaxed)) + 1;  // ours alone until it is made
+    if (generation == 0) generation = 1;
+    r.word.store(std::uint64_t{generation} << 8 | record::live, std::memory_order_release);  // [watch]
+    return &r;
+  }
+
+  watch_id id_of(const record& r) const noexcept {
+    return {r.index, record::generation_of(r.word.load(std::memory_order_relaxed))};  // a hint; its holder asks
+  }
+
+  // The record of a live watch, or nullptr.
+  record* find(watch_id id) noexcept {
+    record* r = any(id);
+    return r != nullptr && (r->word.load(std::memory_order_acquire) & record::live) != 0 ? r : nullptr;  // [watch]
+  }
+  // The same, live or ended but not yet given back.
+  record* any(watch_id id) noexcept {
+    record* r = id ? table_.find(id.index()) : nullptr;
+    if (r == nullptr) return nullptr;
+    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [watch]
+    const bool held = (word & (record::live | record::ended)) != 0;
+    return held && record::generation_of(word) == id.generation() ? r : nullptr;
+  }
+
+  // True for exactly one caller.
+  bool end(watch_id id) noexcept {
+    record* r = any(id);
+    if (r == nullptr) return false;
+    std::uint64_t live = std::uint64_t{id.generation()} << 8 | record::live;
+    const std::uint64_t ended = std::uint64_t{id.generation()} << 8 | record::ended;
+    return r->word.compare_exchange_strong(live, ended, std::memory_order_acq_rel);  // [watch]
+  }
+
+  // The loop thread: nothing refers to it any more.
+  void give(record& r) noexcept {
+    const std::uint64_t word = r.word.load(std::memory_order_relaxed);  // a hint; its generation is fixed
+    r.word.store(word >> 8 << 8, std::memory_order_release);            // [watch]
+    watch_callback closure(std::move(r.call));
+    table_.give(r.index);
+  }
+
+  template <class F>
+  void for_each(F&& f) {
+    table_.for_each(std::forward<F>(f));
+  }
+
+ private:
+  struct give_back {
+    watch_table* all;
+    record* r;
+    ~give_back() {
+      if (r != nullptr) all->table_.give(r->index);
+    }
+  };
+
+  slab<Traits, record> table_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< watch/record.hpp
+
+// >>> watch/registry.hpp - the descriptors that the poller knows, each once for all of its watches
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A descriptor is registered with the poller for all that its watches want together; the token
+// carries the generation of that registration, so events of an earlier owner of the same number are
+// dropped. The loop thread only (or who borrows an idle loop).
+//
+// While watches of one descriptor disagree about `edge`, it is level-triggered for all.
+//
+// A descriptor may be closed without a word to us, and its number name a stranger soon after. When
+// the kernel says so, its watches are moved to the lost, who are told once.
+template <class Traits>
+class registry {
+ public:
+  using record = watch_record<Traits>;
+  using poller = typename Traits::poller;
+
+  struct descriptor {
+    record* first;
+    std::uint32_t generation;
+    interest registered;
+    bool in_poller;
+    bool oneshot;   // the kernel falls silent after one event
+    bool disarmed;  // and has
+    std::uint32_t serving;  // events being told, one per nested run
+  };
+
+  registry() = default;
+  registry(const registry&) = delete;
+  registry& operator=(const registry&) = delete;
+  ~registry() {
+    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
+  }
+
+  // With a companion thread, level-triggered registrations are one-shot and re-armed by us.
+  void serve_companion() noexcept { companion_ = true; }
+
+  std::size_t registered() const noexcept { return registered_; }
+  record* lost() const noexcept { return lost_; }
+
+  // Descriptors are addressed by number, which is below room() once it was reached.
+  std::size_t room() const noexcept { return room_; }
+  descriptor& operator[](native_handle fd) noexcept { return descriptors_[fd]; }
+
+  static native_handle handle_of(poll_token token) noexcept {
+    return static_cast<native_handle>(token & 0xffffffffu);
+  }
+  static std::uint32_t generation_of(poll_token token) noexcept {
+    return static_cast<std::uint32_t>(token >> 32);
+  }
+  bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
+    return fd >= 0 && static_cast<std::size_t>(fd) < room_ && descriptors_[fd].in_poller &&
+           descriptors_[fd].generation == generation;
+  }
+
+  // Makes room for the number. 0 or an errno.
+  int reach(native_handle fd) noexcept {
+    const auto index = static_cast<std::size_t>(fd);
+    if (index < room_) return 0;
+    std::size_t wider = room_ == 0 ? 64 : room_ * 2;
+    while (wider <= index) wider *= 2;
+    void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
+    if (memory == nullptr) return ENOMEM;
+    if (room_ != 0) std::memcpy(memory, descriptors_, room_ * sizeof(descriptor));
+    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(descriptor), 0,
+                (wider - room_) * sizeof(descriptor));
+    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
+    descriptors_ = static_cast<descriptor*>(memory);
+    room_ = wider;
+    return 0;
+  }
+
+  void join(record& r) noexcept { link(r, descriptors_[r.handle].first); }
+  void leave(record& r) noexcept {
+    record** at = r.lost != 0 ? &lost_ : &descriptors_[r.handle].first;
+    while (*at != &r) at = &(*at)->next;
+    *at = r.next;
+    r.lost = 0;
+  }
+
+  // How many wait for no event: counted off and on again around what changes that.
+  std::size_t always_armed() const noexcept { return always_armed_; }
+  void count_off(const record& r) noexcept { always_armed_ -= r.waits_for_no_event() ? 1u : 0u; }
+  void count_on(const record& r) noexcept { always_armed_ += r.waits_for_no_event() ? 1u : 0u; }
+
+  // Makes the poller's registration what the watches want. `again` asks the kernel in any case: it
+  // says whether the descriptor is still the one it was, and reports an edge-triggered one once
+  // more. 0 or an errno.
+  int update(poller& p, native_handle fd, bool again) noexcept {
+    descriptor& d = descriptors_[fd];
+    bool any = false;
+    const interest want = wanted(d, any);
+    if (!any) {
+      forget(p, fd);
+      return 0;
+    }
+    if (d.in_poller && !again) {
+      if (want == d.registered && !d.disarmed) return 0;
+      if (want == interest::none && d.disarmed) return 0;  // the kernel is silent already
+      if (d.serving != 0 && d.disarmed) return 0;          // armed again when all were told
+    }
+    const int refused = tell_poller(p, fd, d, want);
+    if (refused == 0) {
+      d.registered = want;
+      d.oneshot = has(want, interest::oneshot) || want == interest::none;
+      d.disarmed = false;
+    }
+    return refused;
+  }
+
+  // The kernel keeps a registration by number and file. Where a number is closed while its file lives
+  // on through a duplicate, one stays behind that cannot be taken off any more and may be reported
+  // for ever. Once such reports have cost as much as registering all descriptors anew, this does.
+  // With a companion they fall silent by themselves.
+  void heed_ghost(poller& p) noexcept {
+    if (haunted_ && !companion_ && ++ghosts_ > registered_ + few_ghosts) start_anew(p);
+  }
+
+ private:
+  // What all watches of a descriptor want together; `any`: that need the poller.
+  interest wanted(const descriptor& d, bool& any) const noexcept {
+    interest all = interest::none;
+    bool edge = true;
+    bool oneshot = true;
+    std::size_t watchers = 0;
+    for (const record* r = d.first; r != nullptr; r = r->next) {
+      if (r->always) continue;
+      any = true;
+      ++watchers;
+      if (!r->armed) continue;
+      all |= r->what & anything;
+      edge = edge && has(r->what, interest::edge);
+      oneshot = oneshot && has(r->what, interest::oneshot);
+    }
+    if (all == interest::none) return all;
+    if (edge) all |= interest::edge;
+    if ((oneshot && watchers == 1) || (companion_ && !edge)) all |= interest::oneshot;
+    return all;
+  }
+
+  int tell_poller(poller& p, native_handle fd, descriptor& d, interest want) noexcept {
+    if (d.in_poller) {
+      const int refused = p.change(fd, want, token_of(fd, d));
+      if (!means_gone(refused)) return refused;
+      lose(fd, EBADF);
+      return EBADF;
+    }
+    ++d.generation;
+    const int refused = p.add(fd, want, token_of(fd, d));
+    if (refused == 0) {
+      d.in_poller = true;
+      ++registered_;
+    }
+    return refused;
+  }
+
+  static constexpr bool means_gone(int refused) noexcept {
+    return refused == EBADF || refused == ENOENT || refused == EPERM;
+  }
+
+  void forget(poller& p, native_handle fd) noexcept {
+    if (!descriptors_[fd].in_poller) return;
+    drop(fd);
+    if (p.remove(fd) != 0) haunted_ = true;
+  }
+
+  // The poller has it no more, or cannot be told; its watches are still to hear why.
+  void lose(native_handle fd, int why) noexcept {
+    drop(fd);
+    haunted_ = true;
+    while (record* r = descriptors_[fd].first) {
+      count_off(*r);
+      leave(*r);
+      r->always = false;
+      r->lost = why;
+      link(*r, lost_);
+    }
+  }
+
+  void drop(native_handle fd) noexcept {
+    descriptors_[fd].in_poller = false;
+    descriptors_[fd].disarmed = false;
+    --registered_;
+  }
+
+  void start_anew(poller& p) noexcept {
+    ghosts_ = 0;
+    if (p.renew() != 0) return;  // another time
+    for (std::size_t i = 0; i < room_; ++i) {
+      const descriptor& d = descriptors_[i];
+      if (!d.in_poller) continue;
+      const auto fd = static_cast<native_handle>(i);
+      const int refused = p.add(fd, d.registered, token_of(fd, d));
+      if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
+    }
+    haunted_ = false;
+  }
+
+  static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
+    return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
+  }
+
+  static void link(record& r, record*& list) noexcept {
+    record** at = &list;
+    while (*at != nullptr) at = &(*at)->next;
+    r.next = nullptr;
+    *at = &r;
+  }
+
+  static constexpr std::uint64_t few_ghosts = 16;
+
+  descriptor* descriptors_ = nullptr;
+  std::size_t room_ = 0;
+  std::size_t registered_ = 0;
+  record* lost_ = nullptr;
+  std::size_t always_armed_ = 0;
+  std::uint64_t ghosts_ = 0;
+  bool haunted_ = false;  // a registration may have stayed behind
+  bool companion_ = false;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< watch/registry.hpp
+
+// >>> watch/watches.hpp - the descriptors a loop watches, and who is told when one is ready
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// The loop thread only (or who borrows an idle loop).
+template <class Traits>
+class watches {
+ public:
+  using record = watch_record<Traits>;
+  using poller = typename Traits::poller;
+
+  explicit watches(watch_table<Traits>& table) noexcept : table_(table) {}
+
+  void serve_companion() noexcept { registry_.serve_companion(); }
+
+  std::size_t count() const noexcept { return count_; }
+  std::size_t registered() const noexcept { return registry_.registered(); }
+  std::ptrdiff_t referenced() const noexcept { return referenced_; }
+  std::uint64_t stale() const noexcept { return stale_; }
+  // Somebody has to be told without the kernel: deliver_always().
+  bool always_ready() const noexcept {
+    return registry_.always_armed() != 0 || registry_.lost() != nullptr;
+  }
+
+  // 0, or the errno that refused it; then nothing is kept.
+  int attach(poller& p, record& r) noexcept {
+    int refused = registry_.reach(r.handle);
+    if (refused != 0) return refused;
+    r.served = serial_;
+    registry_.join(r);
+    refused = registry_.update(p, r.handle, true);
+    if (r.lost != 0) {  // the number came again: the others watched what is gone
+      registry_.leave(r);
+      return attach(p, r);
+    }
+    if (refused == EPERM) {
+      r.always = true;
+      registry_.count_on(r);
+      refused = 0;
+    }
+    if (refused != 0) {
+      registry_.leave(r);
+      return refused;
+    }
+    r.attached = true;
+    ++count_;
+    if (r.referenced) ++referenced_;
+    return 0;
+  }
+
+  int modify(poller& p, record& r, interest what) noexcept {
+    if (r.lost != 0) return r.lost;
+    registry_.count_off(r);
+    r.what = what;
+    r.armed = true;
+    registry_.count_on(r);
+    return r.always ? 0 : registry_.update(p, r.handle, true);
+  }
+
+  // The callback does not run again. Destroyed here, or when it returns.
+  void detach(poller& p, record& r) noexcept {
+    if (r.attached) {
+      take_off(r);
+      registry_.update(p, r.handle, false);
+    }
+    if (r.running == 0) table_.give(r);
+  }
+
+  void set_referenced(record& r, bool wanted) noexcept {
+    if (r.referenced == wanted) return;
+    r.referenced = wanted;
+    if (r.attached) referenced_ += wanted ? 1 : -1;
+  }
+
+  // Tells every watch of the event's descriptor: call(record, ready) runs the callback and answers
+  // whether to go on. What is not told, because of that or an exception, is reported again.
+  template <class Call>
+  void deliver(poller& p, const poll_event& event, const Call& call) {
+    const native_handle fd = registry_.handle_of(event.token);
+    const std::uint32_t generation = registry_.generation_of(event.token);
+    if (!registry_.is_current(fd, generation)) {
+      ++stale_;
+      return registry_.heed_ghost(p);
+    }
+    if (registry_[fd].oneshot) registry_[fd].disarmed = true;
+    ++registry_[fd].serving;
+    const std::uint64_t serial = ++serial_;
+    const rearm guard{registry_, p, fd, generation, serial};
+    while (registry_.is_current(fd, generation)) {
+      record* r = next_to_serve(registry_[fd].first, serial, false);
+      if (r == nullptr) return;
+      r->served = serial;
+      ready what = event.what;
+      if (concerns(*r, what) && !tell(*r, what, call)) return;
+    }
+  }
+
+  // Tells the watches of lost descriptors, and, once a turn, those of files that are always ready.
+  // Goes round, so that a callback that throws every time holds nobody up.
+  template <class Call>
+  void deliver_always(const Call& call) {
+    if (!tell_lost(call)) return;
+    const std::uint64_t serial = ++serial_;
+    for (std::size_t left = registry_.room(); left != 0 && registry_.always_armed() != 0; --left) {
+      always_at_ = always_at_ + 1 < registry_.room() ? always_at_ + 1 : 0;
+      const auto fd = static_cast<native_handle>(always_at_);
+      while (record* r = next_to_serve(registry_[fd].first, serial, true)) {
+        r->served = serial;
+        ready what;
+        what.readable = true;
+        what.writable = true;
+        if (concerns(*r, what) && !tell(*r, what, call)) return;
+      }
+    }
+  }
+
+  // An event that was taken from the poller and not told: have it reported once more.
+  void put_back(poller& p, const poll_event& event) noexcept {
+    const native_handle fd = registry_.handle_of(event.token);
+    if (registry_.is_current(fd, registry_.generation_of(event.token))) {
+      registry_.update(p, fd, true);
+    }
+  }
+
+  // Ends every watch that was attached; on the way out, also those whose attach never arrived.
+  void end_all(poller& p, bool unattached_too) noexcept {
+    table_.for_each([this, &p, unattached_too](record& r) {
+      if (!r.attached && !(unattached_too && r.call)) return;
+      table_.end(table_.id_of(r));
+      detach(p, r);
+    });
+  }
+
+ private:
+  struct rearm {
+    registry<Traits>& all;
+    poller& p;
+    native_handle fd;
+    std::uint32_t generation;
+    std::uint64_t serial;
+    ~rearm() {
+      auto& d = all[fd];
+      --d.serving;
+      if (!d.in_poller) return;
+      const bool same = d.generation == generation;
+      all.update(p, fd, same && next_to_serve(d.first, serial, false) != nullptr);
+    }
+  };
+
+  struct call_end {
+    watches& all;
+    record& r;
+    ~call_end() {
+      if (--r.running == 0 && !r.attached) all.table_.give(r);
+    }
+  };
+
+  // Who waited longest is first, so that a callback that throws every time holds nobody up.
+  static record* next_to_serve(record* r, std::uint64_t serial, bool always) noexcept {
+    record* next = nullptr;
+    for (; r != nullptr; r = r->next) {
+      if (r->always != always || r->served >= serial) continue;
+      if (next == nullptr || r->served < next->served) next = r;
+    }
+    return next;
+  }
+
+  // Narrows an event to what a watch asked for; false when nothing is left.
+  static bool concerns(const record& r, ready& what) noexcept {
+    if (!r.armed) return false;
+    what.readable = what.readable && (has(r.what, interest::readable) || what.hangup);
+    what.writable = what.writable && has(r.what, interest::writable);
+    what.priority = what.priority && has(r.what, interest::priority);
+    return what.readable || what.writable || what.priority || what.hangup || what.error;
+  }
+
+  template <class Call>
+  bool tell(record& r, ready& what, const Call& call) {
+    what.id = table_.id_of(r);
+    const bool falls_silent = has(r.what, interest::oneshot) || (r.what & anything) == interest::none ||
+                              (r.always && has(r.what, interest::edge));
+    if (falls_silent) {
+      registry_.count_off(r);
+      r.armed = false;
+    }
+    ++r.running;
+    const call_end guard{*this, r};
+    return call(r, what);
+  }
+
+  template <class Call>
+  bool tell_lost(const Call& call) {
+    while (record* lost = registry_.lost()) {
+      record& r = *lost;
+      ready what;
+      what.error = true;
+      what.native_error = r.lost;
+      what.id = table_.id_of(r);
+      take_off(r);
+      ++r.running;
+      const call_end guard{*this, r};
+      if (!call(r, what)) return false;
+    }
+    return true;
+  }
+
+  void take_off(record& r) noexcept {
+    registry_.leave(r);
+    r.attached = false;
+    --count_;
+    if (r.referenced) --referenced_;
+    registry_.count_off(r);
+  }
+
+  watch_table<Traits>& table_;
+  registry<Traits> registry_;
+  std::size_t count_ = 0;
+  std::size_t always_at_ = 0;
+  std::ptrdiff_t referenced_ = 0;
+  std::uint64_t serial_ = 0;
+  std::uint64_t stale_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< watch/watches.hpp
+
 // >>> loop/options.hpp - how a loop is made, and what it tells about itself
 HYBRIDLOOP_OPEN
 
@@ -3431,6 +4577,17 @@ struct loop_options {
   // Takes what tasks, timers and watch callbacks throw; without it an exception leaves run().
   // Called on the loop thread.
   void (*on_exception)(std::exception_ptr) = nullptr;
+};
+
+// What run_budget() answers.
+template <class Clock>
+struct basic_frame_report {
+  std::size_t ran = 0;      // tasks, timers and watch callbacks
+  // What was ready and was not run: posted, deferred and microtasks, due timers, and descriptors that
+  // the kernel had reported. What other threads sent about timers and watches counts as posted.
+  std::size_t pending = 0;
+  std::optional<typename Clock::time_point> next_deadline;  // the earliest timer's; none: no timer
+  typename Clock::duration over_by{};                       // past the budget; 0 within
 };
 
 // Counters since construction. stats() may be called by any thread; each field is exact once the
@@ -3536,6 +4693,112 @@ class loop_frame {
 HYBRIDLOOP_CLOSE
 // <<< loop/frames.hpp
 
+// >>> loop/hook.hpp - a function of the user's that the loop calls again and again, and that may be replaced
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// It may replace itself while it runs, so it runs outside of its place. The loop thread only.
+class hook {
+ public:
+  explicit operator bool() const noexcept { return static_cast<bool>(task_); }
+
+  void set(unique_task&& task) noexcept {
+    task_ = std::move(task);
+    ++version_;
+  }
+
+  template <class Call>
+  void call(const Call& run) {
+    running mine{*this, std::move(task_), version_};
+    run(mine.task);
+  }
+
+ private:
+  struct running {
+    hook& home;
+    unique_task task;
+    std::uint32_t version;
+    ~running() {
+      if (home.version_ == version) home.task_ = std::move(task);
+    }
+  };
+
+  unique_task task_;
+  std::uint32_t version_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/hook.hpp
+
+// >>> loop/meter.hpp - when a frame has used up its budget, and whose turn it is within the frame
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Asked after each task. Off, it never says stop.
+//
+// A frame is shared out in slices of an eighth of the budget, one source of work after the other, so
+// that none of them can use it up; the next frame begins with the source after the last one served.
+class meter {
+ public:
+  // What a task costs, learned over all frames of a loop: a mean in which the last eight or so count.
+  class estimate {
+   public:
+    void learn(nanos cost) noexcept { eighths_ += cost - eighths_ / 8; }
+    nanos cost() const noexcept { return eighths_ / 8; }
+
+   private:
+    nanos eighths_ = 0;
+  };
+
+  bool on() const noexcept { return on_; }
+
+  void start(nanos now, nanos budget) noexcept {
+    on_ = true;
+    last_ = now;
+    end_ = saturating_add(now, budget);
+    slice_ = budget / 8;
+  }
+  void start_slice(nanos now) noexcept {
+    last_ = now;
+    paused_ = false;
+    slice_end_ = saturating_add(now, slice_);
+  }
+
+  // A task has run.
+  void tick(nanos now, estimate& task) noexcept {
+    task.learn(now - last_);
+    last_ = now;
+    spent_ = expects_to_overrun(now, task);
+    paused_ = spent_ || now >= slice_end_;
+  }
+
+  bool expects_to_overrun(nanos now, const estimate& task) const noexcept {
+    return saturating_add(now, task.cost()) > end_;
+  }
+
+  // How many tasks are likely to fit into the slice, at least one.
+  std::size_t likely(const estimate& task) const noexcept {
+    const nanos cost = task.cost() > 0 ? task.cost() : 1;
+    return static_cast<std::size_t>((slice_end_ - last_) / cost) + 1;
+  }
+  bool spent() const noexcept { return spent_; }
+  bool paused() const noexcept { return paused_; }
+
+ private:
+  bool on_ = false;
+  bool spent_ = false;
+  bool paused_ = false;
+  nanos last_ = 0;
+  nanos end_ = 0;
+  nanos slice_ = 0;
+  nanos slice_end_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/meter.hpp
+
 // >>> loop/doorbell.hpp - the status word of a loop and all that a poster touches after it published
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -3550,6 +4813,7 @@ inline constexpr std::uint32_t in_channel = 2;  // it sleeps on this word, or is
 inline constexpr std::uint32_t in_poller = 3;   // it sleeps in the poller, or is about to
 inline constexpr std::uint32_t lent = 4;        // another thread is the loop for a moment
 inline constexpr std::uint32_t dead = 5;
+inline constexpr std::uint32_t away = 6;        // nobody is in run(), but a foreign loop waits for the bell
 inline constexpr std::uint32_t mode = 7;
 inline constexpr std::uint32_t wanted = 8;      // look once more before you sleep
 inline constexpr std::uint32_t stop = 16;
@@ -3561,6 +4825,9 @@ constexpr std::uint32_t with_mode(std::uint32_t word, std::uint32_t m) noexcept 
 }
 constexpr bool asleep(std::uint32_t word) noexcept {
   return mode_of(word) == in_channel || mode_of(word) == in_poller;
+}
+constexpr bool wants_ring(std::uint32_t word) noexcept {
+  return asleep(word) || mode_of(word) == away;
 }
 }  // namespace status
 
@@ -3579,6 +4846,9 @@ constexpr bool asleep(std::uint32_t word) noexcept {
 // Of many posters one moves the word back to awake and rings. The word names what to ring; only
 // the loop thread ever chooses it, so it cannot change under a sleeping loop, and a descriptor
 // that is registered "meanwhile" does not exist: that is a task like any other.
+//
+// A loop that lives inside another one goes through in_poller, with L1 and L2, to `away`: its sleeper
+// is whoever waits for the bell, and who rings turns the word to idle.
 //
 // Edge [fence]: `symmetric` may change while posters are on their way. They read it after P1. To
 // asymmetric: flag, then a barrier in every park. To symmetric: flag, then one barrier: who read
@@ -3685,11 +4955,14 @@ struct alignas(cache_line) doorbell {
     for (;;) {
       const std::uint32_t m = status::mode_of(seen);
       std::uint32_t then = seen | bits;
-      if (status::asleep(seen)) then = status::with_mode(then & ~status::wanted, status::awake);
+      if (status::wants_ring(seen)) {
+        const std::uint32_t after = m == status::away ? status::idle : status::awake;
+        then = status::with_mode(then & ~status::wanted, after);
+      }
       if (m == status::lent) then |= status::wanted;
       // Even a bit that is set already is set again: who tells orders what it wrote before.
       if (m == status::dead || (then == seen && bits == 0)) break;
-      if (status::asleep(seen) && !counted) {
+      if (status::wants_ring(seen) && !counted) {
         counted = true;
         ringers.fetch_add(1, std::memory_order_seq_cst);  // [bell] B1
       }
@@ -3697,7 +4970,7 @@ struct alignas(cache_line) doorbell {
       if (word.compare_exchange_weak(seen, then, std::memory_order_seq_cst,  // [bell] B2, [sleep] P2
                                      std::memory_order_seq_cst)) {  // [sleep] P2
         if (m == status::in_channel) wake_channel();
-        if (m == status::in_poller) wake_poller();
+        if (m == status::in_poller || m == status::away) wake_poller();
         break;
       }
     }
@@ -3757,7 +5030,7 @@ class wakeup {
     std::uint32_t seen = word();
     for (;;) {
       const std::uint32_t m = status::mode_of(seen);
-      if (m == status::idle) {
+      if (m == status::idle || m == status::away) {
         if (change(seen, status::with_mode(seen, status::awake))) return true;
       } else if (m == status::lent) {
         const std::uint32_t asked = seen | status::wanted;
@@ -3770,10 +5043,11 @@ class wakeup {
   }
   void leave() noexcept { turn_to(status::idle); }
 
-  // Becomes the loop for a moment, while nobody runs it.
-  bool borrow() noexcept {
+  // Becomes the loop for a moment, while nobody runs it. `was` is what to give back to.
+  bool borrow(std::uint32_t& was) noexcept {
     std::uint32_t seen = word();
-    while (status::mode_of(seen) == status::idle) {
+    for (was = status::mode_of(seen); was == status::idle || was == status::away;
+         was = status::mode_of(seen)) {
       if (change(seen, status::with_mode(seen, status::lent))) return true;
     }
     return false;
@@ -3783,13 +5057,33 @@ class wakeup {
     if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
   }
 
+  // The same, where a foreign loop waits. It goes on waiting, unless somebody came meanwhile: posters
+  // and tellers have left a bit on the word. False: the caller gives back, and rings.
+  bool give_back_away() noexcept {
+    std::uint32_t seen = word();
+    while ((seen & urgent) == 0) {
+      if (change(seen, status::with_mode(seen, status::away))) return true;
+    }
+    return false;
+  }
+
+  // After publish(in_poller) and a look that found nothing: the bell is a foreign loop's to hear from
+  // now on, unless it was rung already.
+  void leave_away() noexcept {
+    std::uint32_t seen = word();
+    while (status::asleep(seen)) {
+      if (change(seen, status::with_mode(seen, status::away))) return;
+    }
+    leave();
+  }
+
   void bury() noexcept { turn_to(status::dead); }
 
   // [sleep] L1. False when something was told that a sleeper would not hear; then look again.
   bool publish(std::uint32_t sleep) noexcept {
     std::uint32_t seen = word();
     for (;;) {
-      if ((seen & (status::stop | status::close | status::wanted)) != 0) {
+      if ((seen & urgent) != 0) {
         forget(status::wanted);
         return false;
       }
@@ -3847,6 +5141,7 @@ class wakeup {
   }
 
  private:
+  static constexpr std::uint32_t urgent = status::stop | status::close | status::wanted;
   static constexpr std::uint64_t many_posts = 16 * 64;
   static constexpr std::uint64_t few_posts = 16 * 16;
   static constexpr std::uint64_t stream_posts = 4096;
@@ -3886,553 +5181,67 @@ class wakeup {
 HYBRIDLOOP_CLOSE
 // <<< loop/wakeup.hpp
 
-// >>> loop/watch_record.hpp - one watch: its callback, and what any thread may ask of it
+// >>> loop/lookout.hpp - a bounded look at empty queues before the loop parks
 HYBRIDLOOP_OPEN
 namespace detail {
 
-using watch_callback = basic_task<const ready&>;
-
-// F(ready) or F(), as the user wrote it.
-template <class F>
-struct ready_callable {
-  F f;
-  void operator()(const ready& what) {
-    if constexpr (std::is_invocable_v<F&, const ready&>) {
-      f(what);
-    } else {
-      f();
-    }
-  }
-};
-
-// Edge [watch]: a watch is ended once. Any thread moves its word from live to ended by CAS (acq_rel);
-// the loop thread, told by a command, takes it off the poller and gives the record back, so a late
-// id finds another generation.
-template <class Traits>
-struct watch_record {
-  template <class T>
-  using atomic = typename Traits::template atomic<T>;
-
-  static constexpr std::uint64_t live = 1;
-  static constexpr std::uint64_t ended = 2;
-
-  // Any thread.
-  atomic<std::uint64_t> word{0};
-  atomic<std::uint32_t> next_free{0};
-  std::uint32_t index = 0;
-
-  // The loop thread.
-  native_handle handle = -1;
-  interest what = interest::none;
-  bool attached = false;
-  bool armed = true;        // false: a oneshot that was delivered, or a hang-up that was told
-  bool always = false;      // a file that is always ready
-  int lost = 0;             // the errno that is still to be told: its descriptor is gone
-  bool referenced = true;
-  std::uint32_t running = 0;
-  std::uint64_t served = 0;  // the latest event it was considered for
-  watch_record* next = nullptr;
-  watch_callback call;
-
-  static std::uint32_t generation_of(std::uint64_t word) noexcept {
-    return static_cast<std::uint32_t>(word >> 8);
-  }
-};
-
-// Makes watches, finds them by id, and takes them back. Any thread.
-template <class Traits>
-class watch_table {
+// Posters still find the loop awake while it looks. That pays when a task comes before a sleep and
+// a wake would have been over, so the look grows when it hits and shrinks when it misses, down to
+// nothing but a try now and then. Bounded by time, and none at all where the process has one CPU.
+class lookout {
  public:
-  using record = watch_record<Traits>;
-
-  // nullptr when there is no memory; throws what the closure's constructor throws.
-  template <class Build, class F>
-  record* make(block_source& home, F&& f, native_handle handle, interest what) {
-    watch_callback::room<std::decay_t<F>> place(home);
-    const std::uint32_t index = place.had() ? table_.take() : table_.none;
-    if (index == table_.none) return nullptr;
-    record& r = table_.at(index);
-    give_back unless_made{this, &r};
-    r.call.emplace(place, std::forward<F>(f));
-    unless_made.r = nullptr;
-    r.handle = handle;
-    r.what = what;
-    r.armed = true;
-    r.always = false;
-    r.referenced = true;
-    r.running = 0;
-    r.served = 0;
-    std::uint32_t generation = record::generation_of(r.word.load(std::memory_order_relaxed)) + 1;  // ours alone until it is made
-    if (generation == 0) generation = 1;
-    r.word.store(std::uint64_t{generation} << 8 | record::live, std::memory_order_release);  // [watch]
-    return &r;
-  }
-
-  watch_id id_of(const record& r) const noexcept {
-    return {r.index, record::generation_of(r.word.load(std::memory_order_relaxed))};  // a hint; its holder asks
-  }
-
-  // The record of a live watch, or nullptr.
-  record* find(watch_id id) noexcept {
-    record* r = any(id);
-    return r != nullptr && (r->word.load(std::memory_order_acquire) & record::live) != 0 ? r : nullptr;  // [watch]
-  }
-  // The same, live or ended but not yet given back.
-  record* any(watch_id id) noexcept {
-    record* r = id ? table_.find(id.index()) : nullptr;
-    if (r == nullptr) return nullptr;
-    const std::uint64_t word = r->word.load(std::memory_order_acquire);  // [watch]
-    const bool held = (word & (record::live | record::ended)) != 0;
-    return held && record::generation_of(word) == id.generation() ? r : nullptr;
-  }
-
-  // True for exactly one caller.
-  bool end(watch_id id) noexcept {
-    record* r = any(id);
-    if (r == nullptr) return false;
-    std::uint64_t live = std::uint64_t{id.generation()} << 8 | record::live;
-    const std::uint64_t ended = std::uint64_t{id.generation()} << 8 | record::ended;
-    return r->word.compare_exchange_strong(live, ended, std::memory_order_acq_rel);  // [watch]
-  }
-
-  // The loop thread: nothing refers to it any more.
-  void give(record& r) noexcept {
-    const std::uint64_t word = r.word.load(std::memory_order_relaxed);  // a hint; its generation is fixed
-    r.word.store(word >> 8 << 8, std::memory_order_release);            // [watch]
-    watch_callback closure(std::move(r.call));
-    table_.give(r.index);
-  }
-
-  template <class F>
-  void for_each(F&& f) {
-    table_.for_each(std::forward<F>(f));
+  // The loop thread. True: there is something to do.
+  template <class Core>
+  bool look(Core& c, nanos end) noexcept {
+    const nanos most = c.options.spin.count();
+    if (c.options.path == fast_path::off || most == 0) return false;
+    if (misses_ % 64 == 0) {
+      may_look_ = Core::kernel::usable_cpus() > 1;
+      span_ = most;
+    }
+    if (!may_look_ || span_ < shortest) {
+      ++misses_;
+      return false;
+    }
+    const nanos begin = c.cached_now();
+    const bool hit = look_until(c, begin, end);
+    c.spun_ns.add(static_cast<std::uint64_t>(c.cached_now() - begin));
+    span_ = hit ? most : span_ / 2;
+    misses_ = hit ? 1 : misses_ + 1;
+    return hit;
   }
 
  private:
-  struct give_back {
-    watch_table* all;
-    record* r;
-    ~give_back() {
-      if (r != nullptr) all->table_.give(r->index);
-    }
-  };
-
-  slab<Traits, record> table_;
-};
-
-}  // namespace detail
-HYBRIDLOOP_CLOSE
-// <<< loop/watch_record.hpp
-
-// >>> loop/watches.hpp - the descriptors a loop watches, and who is told when one is ready
-HYBRIDLOOP_OPEN
-namespace detail {
-
-// A descriptor is registered once with the poller, for all that its watches want together; the
-// token carries the generation of that registration, so events of an earlier owner of the same
-// number are dropped. The loop thread only (or who borrows an idle loop).
-//
-// While watches of one descriptor disagree about `edge`, it is level-triggered for all.
-//
-// A descriptor may be closed without a word to us, and its number name a stranger soon after. When
-// the kernel says so, its watches are told once (error, EBADF) and end.
-template <class Traits>
-class watches {
- public:
-  using record = watch_record<Traits>;
-  using poller = typename Traits::poller;
-
-  explicit watches(watch_table<Traits>& table) noexcept : table_(table) {}
-  watches(const watches&) = delete;
-  watches& operator=(const watches&) = delete;
-  ~watches() {
-    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
-  }
-
-  // With a companion thread, level-triggered registrations are one-shot and re-armed by us.
-  void serve_companion() noexcept { companion_ = true; }
-
-  std::size_t count() const noexcept { return count_; }
-  std::size_t registered() const noexcept { return registered_; }
-  std::ptrdiff_t referenced() const noexcept { return referenced_; }
-  std::uint64_t stale() const noexcept { return stale_; }
-  // Somebody has to be told without the kernel: deliver_always().
-  bool always_ready() const noexcept { return always_armed_ != 0 || lost_ != nullptr; }
-
-  // 0, or the errno that refused it; then nothing is kept.
-  int attach(poller& p, record& r) noexcept {
-    int refused = reach(r.handle);
-    if (refused != 0) return refused;
-    r.served = serial_;
-    link(r, descriptors_[r.handle].first);
-    refused = update(p, r.handle, true);
-    if (r.lost != 0) {  // the number came again: the others watched what is gone
-      unlink(r);
-      return attach(p, r);
-    }
-    if (refused == EPERM) {
-      r.always = true;
-      if (always_pending(r)) ++always_armed_;
-      refused = 0;
-    }
-    if (refused != 0) {
-      unlink(r);
-      return refused;
-    }
-    r.attached = true;
-    ++count_;
-    if (r.referenced) ++referenced_;
-    return 0;
-  }
-
-  int modify(poller& p, record& r, interest what) noexcept {
-    if (r.lost != 0) return r.lost;
-    if (always_pending(r)) --always_armed_;
-    r.what = what;
-    r.armed = true;
-    if (always_pending(r)) ++always_armed_;
-    return r.always ? 0 : update(p, r.handle, true);
-  }
-
-  // The callback does not run again. Destroyed here, or when it returns.
-  void detach(poller& p, record& r) noexcept {
-    if (r.attached) {
-      take_off(r);
-      update(p, r.handle, false);
-    }
-    if (r.running == 0) table_.give(r);
-  }
-
-  void set_referenced(record& r, bool wanted) noexcept {
-    if (r.referenced == wanted) return;
-    r.referenced = wanted;
-    if (r.attached) referenced_ += wanted ? 1 : -1;
-  }
-
-  // Tells every watch of the event's descriptor: call(record, ready) runs the callback and answers
-  // whether to go on. What is not told, because of that or an exception, is reported again.
-  template <class Call>
-  void deliver(poller& p, const poll_event& event, const Call& call) {
-    const auto fd = static_cast<native_handle>(event.token & 0xffffffffu);
-    const auto generation = static_cast<std::uint32_t>(event.token >> 32);
-    if (!is_current(fd, generation)) {
-      ++stale_;
-      if (haunted_ && !companion_ && ++ghosts_ > registered_ + few_ghosts) start_anew(p);
-      return;
-    }
-    if (descriptors_[fd].oneshot) descriptors_[fd].disarmed = true;
-    ++descriptors_[fd].serving;
-    const std::uint64_t serial = ++serial_;
-    const rearm guard{*this, p, fd, generation, serial};
-    while (is_current(fd, generation)) {
-      record* r = next_to_serve(descriptors_[fd].first, serial, false);
-      if (r == nullptr) return;
-      r->served = serial;
-      ready what = event.what;
-      if (concerns(*r, what) && !tell(*r, what, call)) return;
-    }
-  }
-
-  // Tells the watches of lost descriptors, and, once a turn, those of files that are always ready.
-  // Goes round, so that a callback that throws every time holds nobody up.
-  template <class Call>
-  void deliver_always(const Call& call) {
-    if (!tell_lost(call)) return;
-    const std::uint64_t serial = ++serial_;
-    for (std::size_t left = room_; left != 0 && always_armed_ != 0; --left) {
-      always_at_ = always_at_ + 1 < room_ ? always_at_ + 1 : 0;
-      const std::size_t fd = always_at_;
-      while (record* r = next_to_serve(descriptors_[fd].first, serial, true)) {
-        r->served = serial;
-        ready what;
-        what.readable = true;
-        what.writable = true;
-        if (concerns(*r, what) && !tell(*r, what, call)) return;
+  template <class Core>
+  bool look_until(Core& c, nanos begin, nanos end) noexcept {
+    constexpr std::uint32_t urgent = status::stop | status::close | status::wanted;
+    for (int reads = 0; reads < most_reads; ++reads) {
+      if (c.cached_now() - begin >= span_ || c.cached_now() >= end) break;
+      for (int i = 0; i < looks_per_clock; ++i) {
+        if (c.in.can_run()) return true;
+        if (c.wake.told(urgent)) {
+          c.wake.forget(status::wanted);
+          return true;
+        }
+        cpu_pause();
       }
+      c.refresh_now();
     }
+    return false;
   }
 
-  // An event that was taken from the poller and not told: have it reported once more.
-  void put_back(poller& p, const poll_event& event) noexcept {
-    const auto fd = static_cast<native_handle>(event.token & 0xffffffffu);
-    if (is_current(fd, static_cast<std::uint32_t>(event.token >> 32))) {
-      update(p, fd, true);
-    }
-  }
+  static constexpr nanos shortest = 500;
+  static constexpr int looks_per_clock = 8;
+  static constexpr int most_reads = 1 << 16;  // for a clock that stands still
 
-  // Ends every watch that was attached; on the way out, also those whose attach never arrived.
-  void end_all(poller& p, bool unattached_too) noexcept {
-    table_.for_each([this, &p, unattached_too](record& r) {
-      if (!r.attached && !(unattached_too && r.call)) return;
-      table_.end(table_.id_of(r));
-      detach(p, r);
-    });
-  }
-
- private:
-  struct descriptor {
-    record* first;
-    std::uint32_t generation;
-    interest registered;
-    bool in_poller;
-    bool oneshot;   // the kernel falls silent after one event
-    bool disarmed;  // and has
-    std::uint32_t serving;  // events being told, one per nested run
-  };
-
-  struct rearm {
-    watches& all;
-    poller& p;
-    native_handle fd;
-    std::uint32_t generation;
-    std::uint64_t serial;
-    ~rearm() {
-      descriptor& d = all.descriptors_[fd];
-      --d.serving;
-      if (!d.in_poller) return;
-      const bool same = d.generation == generation;
-      all.update(p, fd, same && next_to_serve(d.first, serial, false) != nullptr);
-    }
-  };
-
-  struct call_end {
-    watches& all;
-    record& r;
-    ~call_end() {
-      if (--r.running == 0 && !r.attached) all.table_.give(r);
-    }
-  };
-
-  bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
-    return fd >= 0 && static_cast<std::size_t>(fd) < room_ && descriptors_[fd].in_poller &&
-           descriptors_[fd].generation == generation;
-  }
-
-  static bool always_pending(const record& r) noexcept {
-    return r.always && r.armed && (has(r.what, interest::readable) || has(r.what, interest::writable));
-  }
-
-  // Who waited longest is first, so that a callback that throws every time holds nobody up.
-  static record* next_to_serve(record* r, std::uint64_t serial, bool always) noexcept {
-    record* next = nullptr;
-    for (; r != nullptr; r = r->next) {
-      if (r->always != always || r->served >= serial) continue;
-      if (next == nullptr || r->served < next->served) next = r;
-    }
-    return next;
-  }
-
-  // Narrows an event to what a watch asked for; false when nothing is left.
-  static bool concerns(const record& r, ready& what) noexcept {
-    if (!r.armed) return false;
-    what.readable = what.readable && (has(r.what, interest::readable) || what.hangup);
-    what.writable = what.writable && has(r.what, interest::writable);
-    what.priority = what.priority && has(r.what, interest::priority);
-    return what.readable || what.writable || what.priority || what.hangup || what.error;
-  }
-
-  template <class Call>
-  bool tell(record& r, ready& what, const Call& call) {
-    what.id = table_.id_of(r);
-    const bool falls_silent = has(r.what, interest::oneshot) || (r.what & anything) == interest::none ||
-                              (r.always && has(r.what, interest::edge));
-    if (falls_silent) {
-      if (always_pending(r)) --always_armed_;
-      r.armed = false;
-    }
-    ++r.running;
-    const call_end guard{*this, r};
-    return call(r, what);
-  }
-
-  template <class Call>
-  bool tell_lost(const Call& call) {
-    while (lost_ != nullptr) {
-      record& r = *lost_;
-      ready what;
-      what.error = true;
-      what.native_error = r.lost;
-      what.id = table_.id_of(r);
-      take_off(r);
-      ++r.running;
-      const call_end guard{*this, r};
-      if (!call(r, what)) return false;
-    }
-    return true;
-  }
-
-  // What all watches of a descriptor want together; `any`: that need the poller.
-  interest wanted(const descriptor& d, bool& any) const noexcept {
-    interest all = interest::none;
-    bool edge = true;
-    bool oneshot = true;
-    std::size_t watchers = 0;
-    for (const record* r = d.first; r != nullptr; r = r->next) {
-      if (r->always) continue;
-      any = true;
-      ++watchers;
-      if (!r->armed) continue;
-      all |= r->what & anything;
-      edge = edge && has(r->what, interest::edge);
-      oneshot = oneshot && has(r->what, interest::oneshot);
-    }
-    if (all == interest::none) return all;
-    if (edge) all |= interest::edge;
-    if ((oneshot && watchers == 1) || (companion_ && !edge)) all |= interest::oneshot;
-    return all;
-  }
-
-  // Makes the poller's registration what the watches want. `again` asks the kernel in any case: it
-  // says whether the descriptor is still the one it was, and reports an edge-triggered one once
-  // more. 0 or an errno.
-  int update(poller& p, native_handle fd, bool again) noexcept {
-    descriptor& d = descriptors_[fd];
-    bool any = false;
-    const interest want = wanted(d, any);
-    if (!any) {
-      forget(p, fd);
-      return 0;
-    }
-    if (d.in_poller && !again) {
-      if (want == d.registered && !d.disarmed) return 0;
-      if (want == interest::none && d.disarmed) return 0;  // the kernel is silent already
-      if (d.serving != 0 && d.disarmed) return 0;          // armed again when all were told
-    }
-    const int refused = tell_poller(p, fd, d, want);
-    if (refused == 0) {
-      d.registered = want;
-      d.oneshot = has(want, interest::oneshot) || want == interest::none;
-      d.disarmed = false;
-    }
-    return refused;
-  }
-
-  int tell_poller(poller& p, native_handle fd, descriptor& d, interest want) noexcept {
-    if (d.in_poller) {
-      const int refused = p.change(fd, want, token_of(fd, d));
-      if (!means_gone(refused)) return refused;
-      lose(fd, EBADF);
-      return EBADF;
-    }
-    ++d.generation;
-    const int refused = p.add(fd, want, token_of(fd, d));
-    if (refused == 0) {
-      d.in_poller = true;
-      ++registered_;
-    }
-    return refused;
-  }
-
-  static constexpr bool means_gone(int refused) noexcept {
-    return refused == EBADF || refused == ENOENT || refused == EPERM;
-  }
-
-  void forget(poller& p, native_handle fd) noexcept {
-    if (!descriptors_[fd].in_poller) return;
-    drop(fd);
-    if (p.remove(fd) != 0) haunted_ = true;
-  }
-
-  // The poller has it no more, or cannot be told; its watches are still to hear why.
-  void lose(native_handle fd, int why) noexcept {
-    drop(fd);
-    haunted_ = true;
-    while (record* r = descriptors_[fd].first) {
-      if (always_pending(*r)) --always_armed_;
-      unlink(*r);
-      r->always = false;
-      r->lost = why;
-      link(*r, lost_);
-    }
-  }
-
-  void drop(native_handle fd) noexcept {
-    descriptors_[fd].in_poller = false;
-    descriptors_[fd].disarmed = false;
-    --registered_;
-  }
-
-  // The kernel keeps a registration by number and file. Where a number is closed while its file lives
-  // on through a duplicate, one stays behind that cannot be taken off any more and may be reported
-  // for ever. Once such reports have cost as much as registering all descriptors anew, this does.
-  // With a companion they fall silent by themselves.
-  void start_anew(poller& p) noexcept {
-    ghosts_ = 0;
-    if (p.renew() != 0) return;  // another time
-    for (std::size_t i = 0; i < room_; ++i) {
-      const descriptor& d = descriptors_[i];
-      if (!d.in_poller) continue;
-      const auto fd = static_cast<native_handle>(i);
-      const int refused = p.add(fd, d.registered, token_of(fd, d));
-      if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
-    }
-    haunted_ = false;
-  }
-
-  static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
-    return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
-  }
-
-  static void link(record& r, record*& list) noexcept {
-    record** at = &list;
-    while (*at != nullptr) at = &(*at)->next;
-    r.next = nullptr;
-    *at = &r;
-  }
-
-  void unlink(record& r) noexcept {
-    record** at = r.lost != 0 ? &lost_ : &descriptors_[r.handle].first;
-    while (*at != &r) at = &(*at)->next;
-    *at = r.next;
-    r.lost = 0;
-  }
-
-  void take_off(record& r) noexcept {
-    unlink(r);
-    r.attached = false;
-    --count_;
-    if (r.referenced) --referenced_;
-    if (always_pending(r)) --always_armed_;
-  }
-
-  // Room for the number.
-  int reach(native_handle fd) noexcept {
-    const auto index = static_cast<std::size_t>(fd);
-    if (index < room_) return 0;
-    std::size_t wider = room_ == 0 ? 64 : room_ * 2;
-    while (wider <= index) wider *= 2;
-    void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
-    if (memory == nullptr) return ENOMEM;
-    if (room_ != 0) std::memcpy(memory, descriptors_, room_ * sizeof(descriptor));
-    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(descriptor), 0,
-                (wider - room_) * sizeof(descriptor));
-    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
-    descriptors_ = static_cast<descriptor*>(memory);
-    room_ = wider;
-    return 0;
-  }
-
-  static constexpr std::uint64_t few_ghosts = 16;
-
-  watch_table<Traits>& table_;
-  descriptor* descriptors_ = nullptr;
-  std::size_t room_ = 0;
-  std::size_t count_ = 0;
-  std::size_t registered_ = 0;
-  record* lost_ = nullptr;
-  std::size_t always_armed_ = 0;
-  std::size_t always_at_ = 0;
-  std::ptrdiff_t referenced_ = 0;
-  std::uint64_t serial_ = 0;
-  std::uint64_t stale_ = 0;
-  std::uint64_t ghosts_ = 0;
-  bool haunted_ = false;  // a registration may have stayed behind
-  bool companion_ = false;
+  nanos span_ = 0;  // how long the next one may last
+  std::uint32_t misses_ = 0;
+  bool may_look_ = false;
 };
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-// <<< loop/watches.hpp
+// <<< loop/lookout.hpp
 
 // >>> loop/companion.hpp - fast_path::mini's second thread, which sleeps in the poller for the loop
 HYBRIDLOOP_OPEN
@@ -4516,6 +5325,7 @@ class core {
  public:
   using doorbell_type = doorbell<Traits>;
   using poller_type = typename Traits::poller;
+  using kernel = typename Traits::kernel;
   using clock = typename Traits::clock;
 
   // nullptr, and the code says why.
@@ -4619,28 +5429,6 @@ class core {
     return all > own ? all - own : 0;
   }
 
-  // For as long as one of these lives and is true, the caller is the loop: it runs it, or it has
-  // borrowed it while nobody did.
-  class ownership {
-   public:
-    explicit ownership(core& c) noexcept : core_(c), runs_(c.runs_here()) {
-      if (!runs_) borrowed_ = c.wake.borrow();
-    }
-    ownership(const ownership&) = delete;
-    ownership& operator=(const ownership&) = delete;
-    ~ownership() {
-      if (!borrowed_) return;
-      core_.publish_counts();
-      core_.wake.give_back();
-    }
-    explicit operator bool() const noexcept { return runs_ || borrowed_; }
-
-   private:
-    core& core_;
-    bool runs_;
-    bool borrowed_ = false;
-  };
-
   // ---- The loop thread ----
 
   // Called where the ring is full, by any thread.
@@ -4675,8 +5463,16 @@ class core {
   }
 
   bool sleeps_in_poller() const noexcept {
-    return options.path == fast_path::off ||
-           (options.path == fast_path::full && watches_.registered() != 0);
+    return options.path == fast_path::off || asks_poller();
+  }
+  // Whether the poller has anything to say to the loop thread.
+  bool asks_poller() const noexcept {
+    return options.path != fast_path::mini && (exposed || watches_.registered() != 0);
+  }
+
+  // Makes the handle readable that a foreign loop waits for.
+  void ring_own_bell() noexcept {
+    if (poller_type::ring(poller.bell()) != 0) fail("the kernel refuses to ring a loop's own bell");
   }
 
   void refresh_now() noexcept { now_.set(read_now()); }
@@ -4687,12 +5483,17 @@ class core {
     stale_events.set(watches_.stale());
   }
 
+  // A slot that is claimed and not yet published counts.
+  bool nothing_queued() noexcept {
+    return in.empty() && deferred.empty() && microtasks.empty();
+  }
+  std::size_t queued() noexcept { return in.pending() + deferred.size() + microtasks.size(); }
+
   // No task, timer, watch or guard that would keep run_until_idle(). The guards come first: what was
   // posted before the last of them went is then seen.
   bool nothing_left() noexcept {
     return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
-           in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
-           watches_.referenced() <= 0;
+           nothing_queued() && timers_.referenced() <= 0 && watches_.referenced() <= 0;
   }
 
   void end_timers_and_watches() noexcept {
@@ -4705,13 +5506,16 @@ class core {
     close();
     while (!in.room().empty()) Traits::kernel::yield();
     companion_.stop(poller);
-    while (!wake.borrow()) Traits::kernel::yield();
+    std::uint32_t was = 0;
+    while (!wake.borrow(was)) Traits::kernel::yield();
     wake.bury();
     while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
     do {
       in.destroy_all();
       deferred.clear();
       microtasks.clear();
+      prepare.set({});
+      check.set({});
       timers_.end_all(true);
       watches_.end_all(poller, true);
     } while (!in.empty());
@@ -4766,9 +5570,12 @@ class core {
   std::size_t ran = 0;  // by the innermost run()
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;
-  nanos spin = 0;       // how long the next look may last
-  std::uint32_t spin_misses = 0;
-  bool may_spin = false;
+  bool exposed = false; // a foreign loop waits for its handle
+  lookout outlook;
+  meter::estimate task_cost;
+  std::size_t next_source = 0;  // where the next frame begins
+  hook prepare;
+  hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
 
   // How a companion's event is delivered: as the file was built whose run() is the innermost.
@@ -4785,9 +5592,193 @@ class core {
 HYBRIDLOOP_CLOSE
 // <<< loop/core.hpp
 
-// >>> loop/runner.hpp - one call of run(): the turns it makes, and how it goes to sleep
+// >>> loop/ownership.hpp - being the loop while nobody runs it, and leaving it to a foreign loop
 HYBRIDLOOP_OPEN
 namespace detail {
+
+// For as long as one of these lives and is true, the caller is the loop: it runs it, or it has
+// borrowed it while nobody did.
+template <class Traits>
+class ownership {
+ public:
+  explicit ownership(core<Traits>& c) noexcept : core_(c), runs_(c.runs_here()) {
+    if (!runs_) borrowed_ = c.wake.borrow(was_);
+  }
+  ownership(const ownership&) = delete;
+  ownership& operator=(const ownership&) = delete;
+  ~ownership() {
+    if (borrowed_) give_back();
+  }
+  explicit operator bool() const noexcept { return runs_ || borrowed_; }
+
+ private:
+  // A foreign loop goes on waiting, unless the loop was given work meanwhile.
+  void give_back() noexcept {
+    core_.publish_counts();
+    const bool awaited = was_ == status::away;
+    if (awaited && !core_.watches_.always_ready() && core_.wake.give_back_away()) return;
+    if (awaited) core_.ring_own_bell();
+    core_.wake.give_back();
+  }
+
+  core<Traits>& core_;
+  const bool runs_;
+  bool borrowed_ = false;
+  std::uint32_t was_ = 0;
+};
+
+// The owner: a handle for a foreign loop. 0, or an errno. What came before anybody waited has rung no
+// bell.
+template <class Traits>
+int expose(core<Traits>& c, native_handle& handle) noexcept {
+  int refused = c.open_poller();
+  if (refused == 0) refused = c.poller.expose(handle);
+  if (refused != 0 || c.exposed) return refused;
+  c.exposed = true;
+  if (!c.runs_here()) c.ring_own_bell();
+  return 0;
+}
+
+// The loop thread, at the end of the outermost run: nobody runs the loop any more. If a foreign loop
+// waits for it, that is a sleep like any other, so posters must ring, and [sleep] holds: L1 and L2 are
+// here, and only then others may become the loop.
+template <class Traits>
+void leave(core<Traits>& c) noexcept {
+  if (!c.exposed || (c.ended && c.nothing_queued())) return c.wake.leave();
+  const auto mark = c.in.mark();
+  const bool more = !c.nothing_queued() || c.watches_.always_ready();
+  c.wake.choose_fence(c.in.posts());
+  Traits::schedule_point("before-away");
+  if (!more && c.wake.publish(status::in_poller)) {
+    Traits::schedule_point("away-published");
+    c.wake.barrier();
+    if (!c.in.news_before_sleep(mark)) return c.wake.leave_away();
+  }
+  c.ring_own_bell();
+  c.wake.leave();
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/ownership.hpp
+
+// >>> loop/event_batch.hpp - what the kernel reported in one go, and who was not told yet
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// One for each nested run. The loop thread only.
+template <class Traits>
+class event_batch {
+ public:
+  explicit event_batch(core<Traits>& c) noexcept : core_(c) {}
+  event_batch(const event_batch&) = delete;
+  event_batch& operator=(const event_batch&) = delete;
+
+  std::size_t left() const noexcept { return count_ - next_; }
+
+  // Asks the poller for at most `room` events; the batch before this one must have been told. False:
+  // the poller failed.
+  bool wait(nanos timeout, std::size_t room = events_per_turn) noexcept {
+    const int got = core_.poller.wait(events_, room, timeout);
+    next_ = 0;
+    count_ = got > 0 ? static_cast<std::size_t>(got) : 0;
+    first_ = count_ != 0 ? std::exchange(core_.broken_off, 0) % count_ : 0;
+    return got >= 0;
+  }
+
+  // Goes round: a batch begins where the last one was broken off, so that a callback that throws every
+  // time holds nobody up.
+  const poll_event& next() noexcept {
+    const std::size_t at = first_ + next_++;
+    return events_[at < count_ ? at : at - count_];
+  }
+
+  // Has the kernel report again what an exception, a stop or the end of a frame left behind.
+  void put_back() noexcept {
+    if (left() != 0) core_.broken_off = first_ + next_;
+    while (left() != 0) core_.watches_.put_back(core_.poller, next());
+  }
+
+ private:
+  core<Traits>& core_;
+  std::size_t count_ = 0;
+  std::size_t first_ = 0;
+  std::size_t next_ = 0;
+  poll_event events_[events_per_turn];
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/event_batch.hpp
+
+// >>> loop/park.hpp - how the loop thread goes to sleep, and what may end it
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
+template <class Traits>
+void nap(core<Traits>& c, nanos limit) noexcept {
+  const nanos soon = c.read_now() + 1000000;
+  Traits::parker::wait(c.wake.sleeping_word(), c.wake.published(), soon < limit ? soon : limit);
+}
+
+// Until `end`, or until somebody turns the word back to awake.
+template <class Traits>
+void sleep(core<Traits>& c, event_batch<Traits>& events, bool in_poller, nanos end) {
+  Traits::schedule_point("before-sleep");
+  const nanos begin = c.read_now();
+  const nanos rescue = rescue_ns != 0 ? saturating_add(begin, rescue_ns) : never;
+  const nanos limit = rescue < end ? rescue : end;
+  (in_poller ? c.parks_poller : c.parks_channel).add(1);
+  if (in_poller) {
+    const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
+    if (!events.wait(span)) nap(c, limit);
+  } else {
+    Traits::parker::wait(c.wake.sleeping_word(), c.wake.published(), limit);
+  }
+  const bool by_itself = c.wake.wake_self();
+  const nanos now = c.read_now();
+  c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
+  if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
+}
+
+// The loop thread, when a turn found nothing to do. From publish() on the loop is on the word of
+// [sleep]: what is looked at after it is a shared atomic, or a copy made before. True: it has slept in
+// the poller, and `events` holds what that reported.
+template <class Traits>
+bool park(core<Traits>& c, event_batch<Traits>& events, nanos deadline) {
+  nanos end = c.timers_.next_wake();
+  if (deadline < end) end = deadline;
+  if (end <= c.cached_now() || c.outlook.look(c, end)) return false;
+  const auto mark = c.in.mark();
+  const bool in_poller = c.sleeps_in_poller();
+  c.wake.choose_fence(c.in.posts());
+  Traits::schedule_point("before-park");
+  if (!c.wake.publish(in_poller ? status::in_poller : status::in_channel)) return false;
+  Traits::schedule_point("park-published");
+  c.wake.barrier();
+  const bool slept = !c.in.news_before_sleep(mark);
+  if (slept) sleep(c, events, in_poller, end);
+  c.wake.wake_self();
+  c.refresh_now();
+  return slept && in_poller;
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/park.hpp
+
+// >>> loop/runner.hpp - one call of run(): the turns it makes, and what it does in each
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// What a call of run_budget() answers.
+struct frame_outcome {
+  std::size_t ran;
+  std::size_t pending;
+  nanos next_deadline;
+  nanos over_by;
+};
 
 // When a call of run() returns, other than by stop() or by close() and drained.
 enum class until : std::uint8_t {
@@ -4807,18 +5798,18 @@ class runner {
   explicit runner(core_type& c)
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
         ran_before_(std::exchange(c.ran, 0)),
-        deliver_before_(std::exchange(c.deliver, &deliver_arrival)) {}
+        deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {}
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
-    put_events_back();
+    events_.put_back();
     publish_counts();
     core_.ran = ran_before_;
     core_.deliver = deliver_before_;
     core_.in.publish_head();
     if (!outermost_) return;
     if (stopped_) core_.wake.forget(status::stop);
-    core_.wake.leave();
+    leave(core_);
   }
 
   // How many tasks, timers and watch callbacks it ran.
@@ -4831,7 +5822,41 @@ class runner {
     return core_.ran;
   }
 
+  // Ready work only, until it is done or the next task is expected to overrun. Turn after turn, but
+  // in slices: each source of work in its turn, and in the next frame those that had none in this.
+  frame_outcome run_frame(nanos budget) {
+    const nanos begin = core_type::read_now();
+    meter_.start(begin, budget);
+    heed_close();
+    for (std::size_t round = 0, barren = 0; !stop_seen() && barren != sources; ++round) {
+      if (core_.ran != 0 && meter_.expects_to_overrun(core_type::read_now(), core_.task_cost)) break;
+      if (round % sources == 0) begin_turn();
+      const std::size_t steps = steps_;
+      meter_.start_slice(core_type::read_now());
+      serve(core_.next_source++ % sources);
+      barren = steps_ == steps && core_.microtasks.empty() ? barren + 1 : 0;
+    }
+    end_turn();
+    const nanos now = core_type::read_now();
+    const std::size_t due = core_.timers_.count_due(now);
+    return {core_.ran, core_.queued() + due + events_.left(), core_.timers_.next_deadline(),
+            now - begin > budget ? now - begin - budget : 0};
+  }
+
  private:
+  static constexpr std::size_t sources = 4;
+
+  void serve(std::size_t source) {
+    switch (source) {
+      case 0: return fire_due_timers();
+      case 1: return run_deferred();
+      case 2: return drain_ingress();
+      default:
+        if (events_.left() == 0) poll_without_sleeping(meter_.likely(core_.task_cost));
+        return dispatch_ready();
+    }
+  }
+
   // One turn: due timers, posted work, then whatever the kernel reports. Sleeps only if none of
   // them had anything to offer, and then does what it was woken for.
   void turn(nanos deadline, bool may_sleep) {
@@ -4840,11 +5865,13 @@ class runner {
     run_deferred();
     drain_ingress();
     if (may_sleep && nothing_happened()) {
-      park(deadline);
+      call_hook(core_.prepare);
+      if (!stop_seen() && nothing_happened()) asked_poller_ = park(core_, events_, deadline);
+      call_hook(core_.check);
       fire_due_timers();
       drain_ingress();
     }
-    if (!asked_poller_) poll_without_sleeping();
+    if (!asked_poller_) poll_without_sleeping(events_per_turn);
     dispatch_ready();
     end_turn();
   }
@@ -4861,17 +5888,20 @@ class runner {
   }
 
   bool finished(until goal) noexcept {
-    if (core_.wake.told(status::close)) return drained();
+    heed_close();
+    if (core_.ended) return drained();
     return goal == until::idle && core_.nothing_left();
+  }
+
+  void heed_close() noexcept {
+    if (core_.ended || !core_.wake.told(status::close)) return;
+    core_.ended = true;
+    core_.end_timers_and_watches();
   }
 
   // Closed: what was accepted has run, and what that deferred. A slot that is claimed and not yet
   // published counts as accepted; its producer is between two lines of code.
   bool drained() noexcept {
-    if (!core_.ended) {
-      core_.ended = true;
-      core_.end_timers_and_watches();
-    }
     if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
     if (core_.in.empty()) return true;
     if (!core_.in.can_run()) wait_for_claims();
@@ -4889,10 +5919,8 @@ class runner {
   void begin_turn() {
     core_.turns.add(1);
     core_.refresh_now();
-    ran_at_turn_ = core_.ran;
-    took_some_ = false;
+    steps_at_turn_ = steps_;
     asked_poller_ = false;
-    events_ = 0;
     microtasks_left_ = microtasks_per_turn;
     run_microtasks();  // left over from the turn before
   }
@@ -4910,10 +5938,10 @@ class runner {
     core_.publish_counts();
   }
 
-  // Commands, tombstones and microtasks are not counted, yet they may have been the last thing that
-  // run_until_idle() was waiting for.
+  // Commands, tombstones and microtasks are not counted as tasks, yet they may have been the last
+  // thing that run_until_idle() was waiting for.
   bool nothing_happened() const noexcept {
-    return core_.ran == ran_at_turn_ && !took_some_ && microtasks_left_ == microtasks_per_turn &&
+    return steps_ == steps_at_turn_ && microtasks_left_ == microtasks_per_turn &&
            core_.deferred.empty() && core_.microtasks.empty() && !core_.watches_.always_ready();
   }
 
@@ -4930,7 +5958,7 @@ class runner {
   // What was deferred before this turn; what these defer waits for the next one. A nested run may
   // have been there first.
   void run_deferred() {
-    for (std::size_t n = core_.deferred.size(); n != 0 && !core_.deferred.empty() && !stop_seen(); --n) {
+    for (std::size_t n = core_.deferred.size(); n != 0 && !core_.deferred.empty() && !halted(); --n) {
       unique_task task = core_.deferred.pop();
       run_one([&task] { task(); }, true);
     }
@@ -4945,12 +5973,12 @@ class runner {
     const std::size_t backlog = core_.in.backlog();
     if (backlog > core_.ring_high.get()) core_.ring_high.set(backlog);
     const let_producers_in on_exit{core_.in};
-    const bool paced = core_.options.path != fast_path::off;
+    const bool paced = core_.options.path != fast_path::off && !meter_.on();
     std::size_t left = tasks_per_turn;
     while (left != 0) {
       const std::size_t before = left;
       left = drain_batch(left);
-      if (stop_seen() || left == 0 || before == left || !paced) break;
+      if (halted() || left == 0 || before == left || !paced) break;
       if (!core_.pace.more(before - left, [this] { return core_.in.can_run(); })) break;
     }
   }
@@ -4959,12 +5987,12 @@ class runner {
   std::size_t drain_batch(std::size_t left) {
     const std::size_t stride = publish_stride();
     core_.in.take_spilled();
-    while (left != 0 && !stop_seen()) {
+    while (left != 0 && !halted()) {
       const bool some = core_.in.template run_next<Build>([this](unique_task& task) {
         run_one([&task] { task(); }, task.counted());
       });
       if (!some) break;
-      took_some_ = true;
+      ++steps_;
       if (--left % stride == 0) {
         core_.in.publish_head();
         core_.in.take_spilled();
@@ -4979,8 +6007,8 @@ class runner {
         return run_one([&r, &what] { r.call(what); }, true);
       });
     }
-    while (next_event_ < events_ && !stop_seen()) {
-      const poll_event& event = next_event();
+    while (events_.left() != 0 && !halted()) {
+      const poll_event& event = events_.next();
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
         return run_one([&r, &what] { r.call(what); }, true);
       });
@@ -4996,26 +6024,23 @@ class runner {
     });
   }
 
-  // Goes round: a batch begins where the last one was broken off, so that a callback that throws every
-  // time holds nobody up.
-  const poll_event& next_event() noexcept {
-    const std::size_t at = first_event_ + next_event_++;
-    return ready_[at < events_ ? at : at - events_];
-  }
-
-  // Events that an exception or a stop left behind are reported again.
-  void put_events_back() noexcept {
-    if (next_event_ < events_) core_.broken_off = first_event_ + next_event_;
-    while (next_event_ < events_) core_.watches_.put_back(core_.poller, next_event());
-  }
-
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
   template <class F>
   bool run_one(F&& f, bool counted) {
     if (counted) ++core_.ran;
+    ++steps_;
     guarded(std::forward<F>(f));
     run_microtasks();
-    return !stop_seen();
+    if (meter_.on()) meter_.tick(core_type::read_now(), core_.task_cost);
+    return !halted();
+  }
+
+  bool halted() noexcept { return stop_seen() || meter_.paused(); }
+
+  void call_hook(hook& h) {
+    if (!h) return;
+    h.call([this](unique_task& task) { guarded([&task] { task(); }); });
+    run_microtasks();
   }
 
   void run_microtasks() {
@@ -5035,111 +6060,14 @@ class runner {
     }
   }
 
-  // ---- Sleeping ----
-
-  void poll_without_sleeping() noexcept {
-    if (core_.options.path == fast_path::mini || core_.watches_.registered() == 0) return;
-    take_events(core_.poller.wait(ready_, events_per_turn, 0));
-  }
-
-  void take_events(int got) noexcept {
-    next_event_ = 0;
-    events_ = got > 0 ? static_cast<std::size_t>(got) : 0;
-    first_event_ = events_ != 0 ? std::exchange(core_.broken_off, 0) % events_ : 0;
-  }
-
-  // A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
-  void nap(nanos limit) noexcept {
-    const nanos soon = core_type::read_now() + 1000000;
-    Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), soon < limit ? soon : limit);
-  }
-
-  // From publish() on the loop is on the word of [sleep]: what is looked at after it is a shared
-  // atomic, or a copy made before.
-  void park(nanos deadline) {
-    nanos end = core_.timers_.next_wake();
-    if (deadline < end) end = deadline;
-    if (end <= core_.cached_now() || look_for_a_while(end)) return;
-    const auto mark = core_.in.mark();
-    const bool in_poller = core_.sleeps_in_poller();
-    core_.wake.choose_fence(core_.in.posts());
-    Traits::schedule_point("before-park");
-    if (!core_.wake.publish(in_poller ? status::in_poller : status::in_channel)) return;
-    Traits::schedule_point("park-published");
-    core_.wake.barrier();
-    if (!core_.in.news_before_sleep(mark)) sleep(in_poller, end);
-    core_.wake.wake_self();
-    core_.refresh_now();
-  }
-
-  void sleep(bool in_poller, nanos end) {
-    Traits::schedule_point("before-sleep");
-    const nanos begin = core_type::read_now();
-    const nanos rescue = rescue_ns != 0 ? saturating_add(begin, rescue_ns) : never;
-    const nanos limit = rescue < end ? rescue : end;
-    (in_poller ? core_.parks_poller : core_.parks_channel).add(1);
-    if (in_poller) {
-      const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
-      const int got = core_.poller.wait(ready_, events_per_turn, span);
-      take_events(got);
-      asked_poller_ = true;
-      if (got < 0) nap(limit);
-    } else {
-      Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.published(), limit);
-    }
-    const bool by_itself = core_.wake.wake_self();
-    const nanos now = core_type::read_now();
-    core_.parked_ns.add(static_cast<std::uint64_t>(now - begin));
-    if (by_itself && now >= rescue && rescue < end && core_.in.can_run()) core_.rescued.add(1);
-  }
-
-  // A bounded look at empty queues, while posters still find the loop awake. It pays when a task
-  // comes before a sleep and a wake would have been over, so it grows when it hits and shrinks
-  // when it misses, down to nothing but a try now and then.
-  bool look_for_a_while(nanos end) noexcept {
-    if (core_.options.path == fast_path::off || core_.options.spin.count() == 0) return false;
-    const nanos most = core_.options.spin.count();
-    if (core_.spin_misses % 64 == 0) {
-      core_.may_spin = Traits::kernel::usable_cpus() > 1;
-      core_.spin = most;
-    }
-    if (!core_.may_spin || core_.spin < shortest_look) {
-      ++core_.spin_misses;
-      return false;
-    }
-    const nanos begin = core_.cached_now();
-    const bool hit = look_until(begin, core_.spin, end);
-    core_.spun_ns.add(static_cast<std::uint64_t>(core_.cached_now() - begin));
-    core_.spin = hit ? most : core_.spin / 2;
-    core_.spin_misses = hit ? 1 : core_.spin_misses + 1;
-    return hit;
-  }
-
-  bool look_until(nanos begin, nanos span, nanos end) noexcept {
-    constexpr std::uint32_t urgent = status::stop | status::close | status::wanted;
-    for (int reads = 0; reads < most_reads; ++reads) {
-      if (core_.cached_now() - begin >= span || core_.cached_now() >= end) break;
-      for (int i = 0; i < looks_per_clock; ++i) {
-        if (core_.in.can_run()) return true;
-        if (core_.wake.told(urgent)) {
-          core_.wake.forget(status::wanted);
-          return true;
-        }
-        cpu_pause();
-      }
-      core_.refresh_now();
-    }
-    return false;
+  void poll_without_sleeping(std::size_t most) noexcept {
+    if (core_.asks_poller()) events_.wait(0, most < events_per_turn ? most : events_per_turn);
   }
 
   std::size_t publish_stride() const noexcept {
     const std::size_t quarter = core_.in.capacity() / 4;
     return quarter == 0 ? 1 : quarter < 256 ? quarter : 256;
   }
-
-  static constexpr nanos shortest_look = 500;
-  static constexpr int looks_per_clock = 8;
-  static constexpr int most_reads = 1 << 16;  // for a clock that stands still
 
   core_type& core_;
   const bool outermost_;
@@ -5149,16 +6077,14 @@ class runner {
   void (*const deliver_before_)(core_type&, const poll_event&);
   bool stopped_ = false;
 
-  std::size_t published_ = 0;  // of core_.ran
-  std::size_t ran_at_turn_ = 0;
-  bool took_some_ = false;     // from the ingress, in this turn
-  bool asked_poller_ = false;  // in this turn
+  std::size_t published_ = 0;      // of core_.ran
+  std::size_t steps_ = 0;          // whatever was run, counted as a task or not
+  std::size_t steps_at_turn_ = 0;
+  bool asked_poller_ = false;      // in this turn
   std::uint32_t claim_yields_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
-  std::size_t events_ = 0;
-  std::size_t first_event_ = 0;
-  std::size_t next_event_ = 0;
-  poll_event ready_[events_per_turn];
+  meter meter_;
+  event_batch<Traits> events_;
 };
 
 }  // namespace detail
@@ -5378,6 +6304,8 @@ class basic_loop {
   using handle_type = basic_handle<Traits>;
   using keep_alive = basic_keep_alive<Traits>;
 
+  using frame_report = basic_frame_report<clock>;
+
   struct range_result {
     post_result result;
     std::size_t accepted;
@@ -5466,6 +6394,13 @@ class basic_loop {
   template <class Build = detail::build_tag>
   std::size_t run_until(time_point deadline);
 
+  // For a frame: runs what is ready, and never sleeps. At least one task, and no further one that is
+  // expected to overrun the budget by what tasks have cost of late; so it overruns by less than the
+  // longest one. Timers, deferred tasks, posts and descriptors take turns. No system call while
+  // nothing is watched.
+  template <class Rep, class Period, class Build = detail::build_tag>
+  frame_report run_budget(std::chrono::duration<Rep, Period> budget);
+
   // ---- Ending it. Any thread, any state. ----
 
   // Sticky: one run() returns after its current task, or before its first one if called before. Every
@@ -5540,6 +6475,31 @@ class basic_loop {
   void unref(watch_id id);
   keep_alive hold() noexcept { return keep_alive(*core_); }
 
+  // ---- Living inside another loop. The loop thread, or any while nobody runs the loop. ----
+  //
+  // The other loop waits until the handle is readable or next_timeout() is over, and calls poll().
+
+  // Readable from when there is posted work, a ready descriptor, a stop or a wake until the next
+  // poll() has dealt with it; deadlines do not make it so. The same for the life of the loop, closed on
+  // exec, and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
+  // by fast_path::mini and by pollers that have no such thing, with errc::wrong_thread while another
+  // thread runs the loop; throws what the twin answers.
+  template <class Build = detail::build_tag>
+  native_handle backend_handle();
+  native_handle backend_handle(std::error_code& code) noexcept;
+
+  // How long to wait for the handle: 0 when work is queued, nothing when nothing is scheduled. Never
+  // later than the earliest deadline; with many timers it may be earlier, and is asked again.
+  std::optional<duration> next_timeout() const;
+
+  // Called each time before run() and its sisters sleep, and each time after, in pairs. on_prepare's
+  // may post, defer, arm timers: then there is no sleep. One of each; the last one given counts, and
+  // nullptr takes it away. poll() and run_budget() never sleep, so they call neither.
+  template <class F, class Build = detail::build_tag>
+  void on_prepare(F&& f);
+  template <class F, class Build = detail::build_tag>
+  void on_check(F&& f);
+
   // Any thread.
   loop_stats stats() const noexcept;
   static const char* poller_name() noexcept { return Traits::poller::name; }
@@ -5556,12 +6516,15 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
+  template <class Build, class F>
+  void set_hook(detail::hook& place, F&& f);
 
   core* core_;
 };
 
 using loop = basic_loop<default_traits>;
 using loop_handle = basic_handle<default_traits>;
+using frame_report = loop::frame_report;
 using keep_alive = basic_keep_alive<default_traits>;
 
 HYBRIDLOOP_CLOSE
@@ -5974,7 +6937,7 @@ watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
   }
   const watch_id id = core_->watch_table_.id_of(*made);
   int refused = 0;
-  if (const typename core::ownership own(*core_); own) {
+  if (const detail::ownership<Traits> own(*core_); own) {
     refused = core_->template attach<Build>(*made);
   } else if (core_->template send<Build>(command(*core_, command::verb::attach, id))) {
     return id;
@@ -5992,7 +6955,7 @@ template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::modify(watch_id id, interest what) {
   using command = detail::watch_command<Traits, Build>;
-  if (const typename core::ownership own(*core_); own) {
+  if (const detail::ownership<Traits> own(*core_); own) {
     auto* r = core_->watch_table_.find(id);
     return r != nullptr && r->attached && core_->watches_.modify(core_->poller, *r, what) == 0;
   }
@@ -6005,7 +6968,7 @@ template <class Build>
 bool basic_loop<Traits>::unwatch(watch_id id) {
   using command = detail::watch_command<Traits, Build>;
   if (!core_->watch_table_.end(id)) return false;
-  if (const typename core::ownership own(*core_); own) {
+  if (const detail::ownership<Traits> own(*core_); own) {
     if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
   } else {
     // Refused by a closed loop, whose own end takes it off.
@@ -6067,6 +7030,91 @@ void basic_loop<Traits>::unref(watch_id id) {
 HYBRIDLOOP_CLOSE
 // <<< loop/loop_events.hpp
 
+// >>> loop/loop_embed.hpp - definitions: living in a frame, and inside another loop
+HYBRIDLOOP_OPEN
+
+template <class Traits>
+template <class Rep, class Period, class Build>
+typename basic_loop<Traits>::frame_report basic_loop<Traits>::run_budget(
+    std::chrono::duration<Rep, Period> budget) {
+  const nanos given = detail::to_nanos(budget);
+  const detail::frame_outcome got =
+      detail::runner<Traits, Build>(*core_).run_frame(given > 0 ? given : 0);
+  frame_report report;
+  report.ran = got.ran;
+  report.pending = got.pending;
+  if (got.next_deadline != detail::never) {
+    report.next_deadline = detail::from_nanos<clock>(got.next_deadline);
+  }
+  report.over_by = std::chrono::duration_cast<duration>(std::chrono::nanoseconds(got.over_by));
+  return report;
+}
+
+template <class Traits>
+template <class Build>
+native_handle basic_loop<Traits>::backend_handle() {
+  std::error_code code;
+  const native_handle handle = backend_handle(code);
+  detail::throw_if<Build>(code, "hybridloop: backend_handle");
+  return handle;
+}
+
+template <class Traits>
+native_handle basic_loop<Traits>::backend_handle(std::error_code& code) noexcept {
+  code.clear();
+  native_handle handle{-1};
+  const detail::ownership<Traits> own(*core_);
+  if (!own) {
+    code = errc::wrong_thread;
+  } else if (core_->options.path == fast_path::mini) {
+    code = errc::unsupported;
+  } else {
+    const int refused = detail::expose(*core_, handle);
+    if (refused != 0) code = detail::system_error_code(refused);
+    if (refused == ENOTSUP) code = errc::unsupported;
+  }
+  return handle;
+}
+
+template <class Traits>
+std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_timeout() const {
+  const detail::ownership<Traits> own(*core_);
+  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "next_timeout() is for the loop thread");
+  if (!core_->nothing_queued() || core_->watches_.always_ready()) return duration::zero();
+  const nanos next = core_->timers_.next_wake();
+  if (next == detail::never) return std::nullopt;
+  const nanos now = core::read_now();
+  const nanos left = next > now ? next - now : 0;
+  return std::chrono::ceil<duration>(std::chrono::nanoseconds(left));
+}
+
+template <class Traits>
+template <class Build, class F>
+void basic_loop<Traits>::set_hook(detail::hook& place, F&& f) {
+  const detail::ownership<Traits> own(*core_);
+  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "on_prepare() and on_check() are for the loop thread");
+  if constexpr (std::is_null_pointer_v<std::decay_t<F>>) {
+    place.set({});
+  } else {
+    place.set(make_task<Build>(std::forward<F>(f)));
+  }
+}
+
+template <class Traits>
+template <class F, class Build>
+void basic_loop<Traits>::on_prepare(F&& f) {
+  set_hook<Build>(core_->prepare, std::forward<F>(f));
+}
+
+template <class Traits>
+template <class F, class Build>
+void basic_loop<Traits>::on_check(F&& f) {
+  set_hook<Build>(core_->check, std::forward<F>(f));
+}
+
+HYBRIDLOOP_CLOSE
+// <<< loop/loop_embed.hpp
+
 // >>> base/undef.hpp - takes back every macro that is ours and leaves those that a user set
 #undef HYBRIDLOOP_OS
 #undef HYBRIDLOOP_OS_LINUX
@@ -6079,6 +7127,8 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_KNOWN_PATH_off
 #undef HYBRIDLOOP_KNOWN_POLLER_auto
 #undef HYBRIDLOOP_KNOWN_POLLER_epoll
+#undef HYBRIDLOOP_KNOWN_POLLER_poll
+#undef HYBRIDLOOP_SYSTEM_POLLER
 #undef HYBRIDLOOP_ABI
 #undef HYBRIDLOOP_ABI_
 #undef HYBRIDLOOP_ABI_OF
@@ -6092,6 +7142,10 @@ HYBRIDLOOP_CLOSE
 #ifdef HYBRIDLOOP_DEFAULTED_FAST_PATH
 #undef HYBRIDLOOP_DEFAULTED_FAST_PATH
 #undef HYBRIDLOOP_FAST_PATH
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_NO_IO
+#undef HYBRIDLOOP_DEFAULTED_NO_IO
+#undef HYBRIDLOOP_NO_IO
 #endif
 #ifdef HYBRIDLOOP_DEFAULTED_POLLER
 #undef HYBRIDLOOP_DEFAULTED_POLLER

@@ -53,8 +53,8 @@ parts() {
         refuse(file, 1, "opens with `// " path " - title`, then `#pragma once`; prose is body")
     }
     BEGIN {
-      n = split("base task wait poller ingress timer loop sync coro", name)
-      for (split("0 1 1 2 2 2 3 4 5", at); n; n--) floor[name[n]] = at[n]
+      n = split("base task wait poller ingress timer watch loop sync coro", name)
+      for (split("0 1 1 2 2 2 3 4 5 6", at); n; n--) floor[name[n]] = at[n]
     }
     what == "files" { if ($0 != "src/hybridloop.hpp") exists[$0]; next }
     what == "spine" {

@@ -35,7 +35,7 @@
 //   memory                      one mapping: 64 bytes a ring slot, 132 bytes an arena block (8.9 MB
 //                               of addresses by default); an idle loop touches about 20 kB of it
 //   descriptors                 none until the first watch (fast_path::off: from the start), then
-//                               an epoll set and an eventfd
+//                               an epoll set and an eventfd (poll: a pipe)
 //   threads                     none; fast_path::mini has one from the first watch on
 //   a task                      a slot of the ring, or an arena block when the ring is full or the
 //                               closure is larger than 48 bytes; the heap only beyond both
@@ -45,7 +45,8 @@
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
-//   HYBRIDLOOP_POLLER           auto          auto, epoll
+//   HYBRIDLOOP_POLLER           auto          auto, epoll, poll: the kernel interface behind watch()
+//   HYBRIDLOOP_NO_IO            0             1 leaves pollers out
 //   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
 //   HYBRIDLOOP_ARENA_CAPACITY   65536         blocks behind it
 //   HYBRIDLOOP_TASK_SIZE        48            bytes of a closure that stay in a slot
@@ -98,6 +99,8 @@
 
 #include "poller/contract.hpp"
 #include "poller/epoll.hpp"
+#include "poller/poll.hpp"
+#include "poller/none.hpp"
 #include "poller/select.hpp"
 
 #include "ingress/ring.hpp"
@@ -112,15 +115,23 @@
 #include "timer/wheel.hpp"
 #include "timer/timers.hpp"
 
+#include "watch/record.hpp"
+#include "watch/registry.hpp"
+#include "watch/watches.hpp"
+
 #include "loop/options.hpp"
 #include "loop/traits.hpp"
 #include "loop/frames.hpp"
+#include "loop/hook.hpp"
+#include "loop/meter.hpp"
 #include "loop/doorbell.hpp"
 #include "loop/wakeup.hpp"
-#include "loop/watch_record.hpp"
-#include "loop/watches.hpp"
+#include "loop/lookout.hpp"
 #include "loop/companion.hpp"
 #include "loop/core.hpp"
+#include "loop/ownership.hpp"
+#include "loop/event_batch.hpp"
+#include "loop/park.hpp"
 #include "loop/runner.hpp"
 #include "loop/invoke.hpp"
 #include "loop/handle.hpp"
@@ -128,5 +139,6 @@
 #include "loop/loop_work.hpp"
 #include "loop/commands.hpp"
 #include "loop/loop_events.hpp"
+#include "loop/loop_embed.hpp"
 
 #include "base/undef.hpp"

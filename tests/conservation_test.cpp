@@ -86,7 +86,7 @@ void with_every_policy(std::size_t rounds, const Round& round) {
     for (const std::size_t ring : {std::size_t{2}, std::size_t{64}}) {
       CAPTURE(static_cast<int>(policy));
       CAPTURE(ring);
-      for (std::size_t i = 0; i < rounds / 6; ++i) round(tiny(ring, ring / 4, policy), chance);
+      for (std::size_t i = 0; i < (rounds + 5) / 6; ++i) round(tiny(ring, ring / 4, policy), chance);
     }
   }
 }

@@ -1,7 +1,13 @@
+#include <algorithm>
 #include <csignal>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
+#include <memory>
 #include <set>
+
+#include <poll.h>
+#include <sys/wait.h>
 
 #include "support/watching.hpp"
 
@@ -14,7 +20,7 @@ using detail::poll_token;
 using kernel_here = detail::system_kernel;
 
 // Every shim that compiles here keeps these promises.
-#define POLLERS detail::epoll_poller<kernel_here>
+#define POLLERS detail::epoll_poller<kernel_here>, detail::poll_poller<kernel_here>
 
 namespace {
 
@@ -46,9 +52,26 @@ struct opened : Poller {
   }
 };
 
+bool is_readable(int fd) {
+  pollfd look{fd, POLLIN, 0};
+  return ::poll(&look, 1, 0) == 1;
+}
+
+template <class... Pollers>
+std::string names() {
+  return ((std::string(" ") + Pollers::name) + ...);
+}
+
 }  // namespace
 
 TEST_SUITE_BEGIN("poller");
+
+TEST_CASE("the poller of the loops is one of those that are tested") {
+  const std::string used = hybridloop::loop::poller_name();
+  MESSAGE("tested:" << names<POLLERS>() << "; used by loops: " << used);
+
+  CHECK((names<POLLERS>() + ' ').find(' ' + used + ' ') != std::string::npos);
+}
 
 TEST_CASE_TEMPLATE("open and close may be repeated, and leave nothing behind", poller, POLLERS) {
   const auto before = open_descriptors();
@@ -228,7 +251,8 @@ TEST_CASE_TEMPLATE("readiness is reported for as long as it lasts", poller, POLL
   CHECK(p.look().empty());
 }
 
-TEST_CASE_TEMPLATE("with edge, a change is reported once", poller, POLLERS) {
+TEST_CASE_TEMPLATE("with edge, a change is reported once, or like a level where there are no edges",
+                   poller, POLLERS) {
   opened<poller> p;
   const socket_pair pair;
   CHECK(p.add(pair.left(), readable | interest::edge, 1) == 0);
@@ -236,8 +260,10 @@ TEST_CASE_TEMPLATE("with edge, a change is reported once", poller, POLLERS) {
   for (int round = 0; round < 3; ++round) {
     pair.write_right();
     CHECK(p.look().size() == 1);
-    CHECK(p.look().empty());
+    CHECK(p.look().empty() == poller::edges);
   }
+  pair.drain_left();
+  CHECK(p.look().empty());
 }
 
 TEST_CASE_TEMPLATE("a change of interest has an edge reported again", poller, POLLERS) {
@@ -252,7 +278,7 @@ TEST_CASE_TEMPLATE("a change of interest has an edge reported again", poller, PO
   const auto found = p.look();
   CHECK(found.size() == 1);
   CHECK(found.at(0).token == 2);
-  CHECK(p.look().empty());
+  CHECK(p.look().empty() == poller::edges);
 }
 
 TEST_CASE_TEMPLATE("with oneshot, nothing is reported after the first until a change", poller,
@@ -508,6 +534,160 @@ TEST_CASE_TEMPLATE("a renewed poller has forgotten everything but its bell", pol
   ::close(other_name);
 }
 
+TEST_CASE_TEMPLATE("whatever comes and goes, what is registered and ready is reported, once", poller,
+                   POLLERS) {
+  constexpr std::size_t many = 40;
+  opened<poller> p;
+  const std::vector<socket_pair> pairs(many);
+  std::vector<poll_token> tokens(many);
+  for (std::size_t i = 0; i < many; i += 2) pairs[i].write_right();
+  std::size_t wrong = 0;
+  std::uint32_t dice = 1;
+
+  for (poll_token step = 1; step <= scaled(3000); ++step) {
+    dice = dice * 1664525 + 1013904223;
+    const std::size_t i = (dice >> 16) % many;
+    const bool registered = tokens[i] != 0;
+    const bool off = registered && dice % 2 == 0;
+    const int refused = off          ? p.remove(pairs[i].left())
+                        : registered ? p.change(pairs[i].left(), readable, step)
+                                     : p.add(pairs[i].left(), readable, step);
+    tokens[i] = off ? 0 : step;
+    std::multiset<poll_token> expected;
+    for (std::size_t k = 0; k < many; k += 2) {
+      if (tokens[k] != 0) expected.insert(tokens[k]);
+    }
+    std::multiset<poll_token> reported;
+    for (const auto& event : p.look()) reported.insert(event.token);
+    wrong += refused != 0 || reported != expected;
+  }
+
+  CHECK(wrong == 0);
+}
+
+TEST_CASE_TEMPLATE("an exposed handle is readable while there is a ring or an event to hear", poller,
+                   POLLERS) {
+  opened<poller> p;
+  const socket_pair pair;
+  hybridloop::native_handle handle = -1;
+  const int refused = p.expose(handle);
+  if (refused != 0) {
+    CHECK(refused == ENOTSUP);
+    return;
+  }
+  CHECK(p.add(pair.left(), readable, 1) == 0);
+  CHECK(!is_readable(handle));
+
+  p.ring();
+  CHECK(is_readable(handle));
+  p.look();
+  CHECK(!is_readable(handle));
+  pair.write_right();
+
+  CHECK(is_readable(handle));
+  CHECK(p.renew() == 0);
+  p.look();
+  CHECK(!is_readable(handle));
+  p.ring();
+  CHECK(is_readable(handle));
+}
+
+TEST_CASE_TEMPLATE("an abandoned poller has closed its own and can be opened again", poller, POLLERS) {
+  const auto before = open_descriptors();
+  poller p;
+  const socket_pair pair;
+  const auto with_the_pair = open_descriptors();
+  pair.write_right();
+  CHECK(p.open() == 0);
+  CHECK(p.add(pair.left(), readable, 1) == 0);
+
+  p.abandon();
+
+  CHECK(!p.is_open());
+  CHECK(open_descriptors() == with_the_pair);
+  CHECK(p.open() == 0);
+  poll_event found[2];
+  CHECK(p.wait(found, 2, 0) == 0);
+  CHECK(p.add(pair.left(), readable, 2) == 0);
+  CHECK(p.wait(found, 2, 0) == 1);
+  CHECK(found[0].token == 2);
+}
+
+// ---- While another thread waits ----
+
+namespace {
+
+// Another thread waits without end and keeps what it was told, while this lives.
+template <class Poller>
+class waiter {
+ public:
+  explicit waiter(opened<Poller>& p) : poller_(p), thread_([this] { serve(); }) {}
+  ~waiter() {
+    over_ = true;
+    poller_.ring();
+  }
+  void await(poll_token token) const {
+    while (latest_ != token) std::this_thread::sleep_for(20us);
+  }
+
+ private:
+  void serve() {
+    while (!over_) {
+      for (const auto& event : poller_.wait_for(detail::never)) latest_ = event.token;
+    }
+  }
+  opened<Poller>& poller_;
+  std::atomic<poll_token> latest_{0};
+  std::atomic<bool> over_{false};
+  scoped_thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("what is added or changed while another thread waits is heard by it", poller,
+                   POLLERS) {
+  opened<poller> p;
+  const socket_pair pair;
+  pair.write_right();
+  const waiter<poller> other(p);
+  bool refused = false;
+
+  for (poll_token token = 1; token <= 3 * scaled(200); token += 3) {
+    refused = p.add(pair.left(), readable | interest::oneshot, token) != 0 || refused;
+    other.await(token);
+    refused = p.change(pair.left(), readable | interest::oneshot, token + 1) != 0 || refused;
+    other.await(token + 1);
+    refused = p.change(pair.left(), interest::none, token + 2) != 0 || refused;
+    if (token % 2 == 0) std::this_thread::sleep_for(50us);
+    refused = p.change(pair.left(), writable | interest::oneshot, token + 2) != 0 || refused;
+    other.await(token + 2);
+    refused = p.remove(pair.left()) != 0 || refused;
+  }
+
+  CHECK(!refused);
+}
+
+TEST_CASE_TEMPLATE("what is removed while another thread waits is closed when it is closed", poller,
+                   POLLERS) {
+  opened<poller> p;
+  const waiter<poller> other(p);
+  bool refused = false;
+
+  for (std::size_t i = 0; i < scaled(100); ++i) {
+    int ends[2];
+    CHECK(::pipe2(ends, O_CLOEXEC) == 0);
+    refused = p.add(ends[1], interest::priority, 1) != 0 || refused;
+    std::this_thread::sleep_for(50us);
+    refused = p.remove(ends[1]) != 0 || refused;
+    ::close(ends[1]);
+    char end_of_file;
+    refused = ::read(ends[0], &end_of_file, 1) != 0 || refused;
+    ::close(ends[0]);
+  }
+
+  CHECK(!refused);
+}
+
 // ---- epoll ----
 
 namespace {
@@ -547,6 +727,7 @@ struct moody_kernel : kernel_here {
   static inline int reads = 0;
   static inline int writes = 0;
   static int epoll_wait(int, epoll_event*, int, int) noexcept { return wait_answer; }
+  static int poll(pollfd*, std::size_t, detail::nanos) noexcept { return wait_answer; }
   static int write(int, const void*, std::size_t size) noexcept {
     const auto at = static_cast<std::size_t>(writes++);
     return at < write_answers.size() ? write_answers[at] : static_cast<int>(size);
@@ -561,6 +742,7 @@ struct moody_kernel : kernel_here {
   }
 };
 using moody_bell = detail::eventfd_bell<moody_kernel>;
+using moody_pipe = detail::pipe_bell<moody_kernel>;
 
 }  // namespace
 
@@ -660,6 +842,238 @@ TEST_CASE("epoll: a saturated bell makes an edge") {
 
   CHECK(p.wait_for(detail::never).empty());
   CHECK(p.time_of_wait(2 * ms) >= 2 * ms);
+}
+
+// ---- poll ----
+
+namespace {
+
+// Does something behind the next poll, before its answer is looked at; refuses pipes; says when it is
+// asked which file a number names.
+struct busy_kernel : kernel_here {
+  static inline std::function<void()> behind_poll;
+  static inline std::function<void()> identified;
+  static inline int pipe_answer = 0;
+  static int poll(pollfd* descriptors, std::size_t count, detail::nanos timeout) noexcept {
+    const int got = kernel_here::poll(descriptors, count, timeout);
+    if (behind_poll) std::exchange(behind_poll, nullptr)();
+    return got;
+  }
+  static int pipe(int (&ends)[2]) noexcept {
+    return pipe_answer != 0 ? pipe_answer : kernel_here::pipe(ends);
+  }
+  static int identify(int fd, detail::file_identity& out) noexcept {
+    if (identified) std::exchange(identified, nullptr)();
+    return kernel_here::identify(fd, out);
+  }
+};
+using poll_here = detail::poll_poller<kernel_here>;
+using busy_poller = detail::poll_poller<busy_kernel>;
+
+template <class Poller>
+int hearing_end(const Poller& p) {
+  for (int fd = 0; fd < 1024; ++fd) {
+    if (fd != p.bell() && p.owns(fd)) return fd;
+  }
+  return -1;
+}
+
+// The one report of what names another file by now, or nothing.
+bool is_goodbye(const std::vector<poll_event>& found, poll_token token) {
+  if (found.size() != 1) return false;
+  const auto& what = found.front().what;
+  return found.front().token == token && what.error && what.native_error == EBADF &&
+         !what.readable && !what.writable && !what.hangup;
+}
+
+}  // namespace
+
+TEST_CASE("poll: an open that is refused leaves nothing behind") {
+  const auto before = open_descriptors();
+  busy_poller p;
+
+  busy_kernel::pipe_answer = -EMFILE;
+  CHECK(p.open() == EMFILE);
+  busy_kernel::pipe_answer = 0;
+
+  CHECK(!p.is_open());
+  CHECK(open_descriptors() == before);
+  CHECK(p.open() == 0);
+}
+
+TEST_CASE("poll: a wait leaves nothing in the bell, whatever else it found") {
+  opened<poll_here> p;
+  const socket_pair pair;
+  CHECK(p.add(pair.left(), readable, 1) == 0);
+  const int bell = hearing_end(p);
+
+  for (const int rings : {1, 5, 1024, 2048, 100000}) {
+    for (int i = 0; i < rings; ++i) p.ring();
+    CHECK(is_readable(bell));
+    CHECK(p.wait_for(detail::never).empty());
+    CHECK(!is_readable(bell));
+  }
+  pair.write_right();
+  p.ring();
+  CHECK(p.wait_for(detail::never).size() == 1);
+  CHECK(!is_readable(bell));
+}
+
+TEST_CASE("poll: a ring repeats what was interrupted, is heard in a full pipe, and reports what fails") {
+  moody_kernel::script({-EINTR, -EINTR, -EINTR});
+  CHECK(moody_pipe::ring(3) == 0);
+  CHECK(moody_kernel::writes == 4);
+
+  moody_kernel::script({-EAGAIN});
+  CHECK(moody_pipe::ring(3) == 0);
+  CHECK(moody_kernel::reads == 0);
+  CHECK(moody_kernel::writes == 1);
+
+  moody_kernel::script({-EIO, 0, -ENOMEM});
+  CHECK(moody_pipe::ring(3) == 0);
+  CHECK(moody_kernel::writes == 4);
+
+  moody_kernel::script({});
+  moody_kernel::write_answers.assign(1000, -EBADF);
+  CHECK(moody_pipe::ring(3) == EBADF);
+  CHECK(moody_kernel::writes < 1000);
+}
+
+TEST_CASE("poll: an interrupted wait is an empty one, and a failed one says so") {
+  detail::poll_poller<moody_kernel> p;
+  CHECK(p.open() == 0);
+  poll_event found[1];
+
+  moody_kernel::wait_answer = -EINTR;
+  CHECK(p.wait(found, 1, detail::never) == 0);
+  moody_kernel::wait_answer = -ENOMEM;
+  CHECK(p.wait(found, 1, detail::never) == -ENOMEM);
+}
+
+TEST_CASE("poll: a wait whose bell was closed by somebody says so") {
+  for (const bool hears : {false, true}) {
+    poll_here p;
+    CHECK(p.open() == 0);
+    poll_event found[1];
+
+    ::close(hears ? hearing_end(p) : p.bell());
+
+    CHECK(p.wait(found, 1, detail::never) == -EBADF);
+  }
+}
+
+TEST_CASE("poll: where more is ready than there is room for, none is reported twice before all were") {
+  constexpr std::size_t many = 50;
+  constexpr std::size_t room = 3;
+  opened<poll_here> p;
+  const std::vector<socket_pair> pairs(many);
+  for (std::size_t i = 0; i < many; ++i) {
+    CHECK(p.add(pairs[i].left(), readable, i) == 0);
+    pairs[i].write_right();
+  }
+
+  std::vector<int> seen(many);
+  for (std::size_t reports = 0; reports < 3 * many;) {
+    poll_event found[room];
+    const int got = p.wait(found, (std::min)(room, many - reports % many), 0);
+    CHECK(got > 0);
+    for (int i = 0; i < got; ++i, ++reports) ++seen[static_cast<std::size_t>(found[i].token)];
+    if (reports % many == 0) CHECK(seen == std::vector<int>(many, static_cast<int>(reports / many)));
+  }
+}
+
+TEST_CASE("poll: what is changed or removed during a wait is not reported by it") {
+  opened<busy_poller> p;
+  socket_pair pair;
+  const int number = pair.left();
+  pair.write_right();
+  CHECK(p.add(number, readable, 1) == 0);
+
+  busy_kernel::behind_poll = [&] { p.change(number, readable | writable, 2); };
+  CHECK(p.look().empty());
+  CHECK(p.look().at(0).token == 2);
+  busy_kernel::behind_poll = [&] { p.remove(number); };
+  CHECK(p.look().empty());
+  CHECK(p.look().empty());
+
+  CHECK(p.add(number, readable, 3) == 0);
+  std::unique_ptr<socket_pair> stranger;
+  busy_kernel::behind_poll = [&] {
+    p.remove(number);
+    pair.close_left();
+    stranger = std::make_unique<socket_pair>();
+    p.add(number, readable, 4);
+  };
+  CHECK(p.look().empty());
+  CHECK(stranger->left() == number);
+  stranger->write_right();
+  CHECK(p.look().at(0).token == 4);
+}
+
+TEST_CASE("poll: a descriptor that was closed is reported as such, once, and polled no more") {
+  for (const interest asked : {readable, writable | interest::oneshot, interest::none}) {
+    opened<poll_here> p;
+    socket_pair pair;
+    const socket_pair beside;
+    const int number = pair.left();
+    CHECK(p.add(number, asked, 1) == 0);
+    CHECK(p.add(beside.left(), readable, 2) == 0);
+
+    pair.close_left();
+
+    CHECK(is_goodbye(p.look(), 1));
+    CHECK(p.look().empty());
+    CHECK(p.remove(number) == EBADF);
+    const socket_pair again;
+    CHECK(again.left() == number);
+    CHECK(p.add(number, readable, 3) == 0);
+    again.write_right();
+    CHECK(p.look().at(0).token == 3);
+  }
+}
+
+TEST_CASE("poll: a number that names a stranger is not reported for it, but as closed") {
+  opened<poll_here> p;
+  socket_pair pair;
+  const int number = pair.left();
+  CHECK(p.add(number, readable, 1) == 0);
+  pair.close_left();
+  const socket_pair stranger;
+  CHECK(stranger.left() == number);
+  CHECK(p.look().empty());
+
+  stranger.write_right();
+
+  CHECK(is_goodbye(p.look(), 1));
+  CHECK(p.look().empty());
+  CHECK(p.change(number, readable, 1) == ENOENT);
+}
+
+TEST_CASE("poll: a child may abandon what another thread was in the middle of") {
+  const auto p = std::make_unique<opened<busy_poller>>();
+  const socket_pair pair;
+  pair.write_right();
+  CHECK(p->add(pair.left(), readable, 1) == 0);
+  gate in_the_middle;
+  gate go;
+  busy_kernel::identified = [&] {
+    in_the_middle.open();
+    go.pass();
+  };
+  const scoped_thread other([&] { p->look(); });
+  in_the_middle.pass();
+
+  const ::pid_t child = ::fork();
+  if (child == 0) {
+    p->abandon();
+    const bool works = p->open() == 0 && p->look().empty() && p->add(pair.left(), readable, 2) == 0 &&
+                       p->look().size() == 1;
+    ::_exit(works ? 0 : 1);
+  }
+  go.open();
+  int status = -1;
+  CHECK(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
 }
 
 TEST_SUITE_END();

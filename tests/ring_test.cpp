@@ -264,11 +264,12 @@ TEST_CASE("a loop may sleep while a claim is not yet published; its own post wak
   const slow_closure slow(ran, 1, claimed, go);
   scoped_thread stalled([&] { must_post(loop, slow); });
   claimed.pass();
+  while (loop.stats().parks == 0) std::this_thread::yield();
+  const std::uint64_t parks = loop.stats().parks;
   must_post(loop, [&] {
     ran.push_back(2);
     loop.stop();
   });
-  const std::uint64_t parks = loop.stats().parks;
   while (loop.stats().parks == parks) std::this_thread::yield();
   go.open();
   stalled.join();

@@ -40,17 +40,40 @@
 #error "HYBRIDLOOP_FAST_PATH: write full, mini or off, without quotes"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll                  default auto
+// HYBRIDLOOP_NO_IO               0 | 1                         default 0
 //
-//   The kernel interface behind watch(). Linux has epoll; the other shims follow.
+//   1 leaves pollers out, and the headers they need: watch() is refused (ENOTSUP), so is
+//   fast_path::off, and all else works. For a program that has its own way to wait for files.
+//   Changes the layout: use one value for the whole program.
+#ifndef HYBRIDLOOP_NO_IO
+#define HYBRIDLOOP_NO_IO 0
+#define HYBRIDLOOP_DEFAULTED_NO_IO
+#endif
+#if HYBRIDLOOP_NO_IO != 0 && HYBRIDLOOP_NO_IO != 1
+#error "HYBRIDLOOP_NO_IO: 0 or 1"
+#endif
+
+// HYBRIDLOOP_POLLER              auto | epoll | poll           default auto
+//
+//   The kernel interface behind watch(). auto is epoll on Linux. poll is poll(2): each wait
+//   costs as much as there are descriptors, and `edge` is told like a level-triggered watch.
+//   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
 #define HYBRIDLOOP_POLLER auto
 #define HYBRIDLOOP_DEFAULTED_POLLER
 #endif
 #define HYBRIDLOOP_KNOWN_POLLER_auto 1
 #define HYBRIDLOOP_KNOWN_POLLER_epoll 1
+#define HYBRIDLOOP_KNOWN_POLLER_poll 2
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto or epoll, without quotes; other pollers are not there yet"
+#error "HYBRIDLOOP_POLLER: write auto, epoll or poll, without quotes"
+#endif
+#if HYBRIDLOOP_NO_IO
+#define HYBRIDLOOP_SYSTEM_POLLER none_poller
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
+#define HYBRIDLOOP_SYSTEM_POLLER poll_poller
+#else
+#define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
@@ -161,11 +184,13 @@
 #endif
 
 // The inline namespace carries the version and the macros that change a layout, or what is counted.
-#define HYBRIDLOOP_ABI_(task, line, stats, rescue) v0_1_task##task##_line##line##_s##stats##_r##rescue
-#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue) HYBRIDLOOP_ABI_(task, line, stats, rescue)
-#define HYBRIDLOOP_ABI                                                                \
+#define HYBRIDLOOP_ABI_(task, line, stats, rescue, poller) \
+  v0_1_task##task##_line##line##_s##stats##_r##rescue##_##poller
+#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue, poller) \
+  HYBRIDLOOP_ABI_(task, line, stats, rescue, poller)
+#define HYBRIDLOOP_ABI                                                             \
   HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
-                    HYBRIDLOOP_RESCUE_MS)
+                    HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER)
 #define HYBRIDLOOP_OPEN            \
   namespace HYBRIDLOOP_NAMESPACE { \
   inline namespace HYBRIDLOOP_ABI {

@@ -118,6 +118,11 @@ class ingress {
   bool empty() noexcept {
     return ring_.head() == ring_.tail() && spill_.front() == nullptr;
   }
+  // How many are accepted and have not run.
+  std::size_t pending() noexcept {
+    spill_.take_more();
+    return backlog() + spill_.waiting();
+  }
   std::size_t backlog() const noexcept {
     return static_cast<std::size_t>(ring_.tail() - ring_.head());
   }

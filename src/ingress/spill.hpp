@@ -86,7 +86,9 @@ class spill {
     return taken_;
   }
   node* taken() const noexcept { return taken_; }
+  std::size_t waiting() const noexcept { return waiting_; }
   void pop() noexcept {
+    --waiting_;
     taken_ = taken_->next;
     if (taken_ == nullptr) last_ = nullptr;
   }
@@ -112,7 +114,7 @@ class spill {
     const std::uintptr_t chain = head_.fetch_and(closed, std::memory_order_seq_cst);  // [spill] K3
     node* const newest = reinterpret_cast<node*>(chain & ~closed);
     node* oldest = nullptr;
-    std::uint64_t count = 0;
+    std::size_t count = 0;
     for (node* n = newest; n != nullptr; ++count) {
       node* older = n->next;
       n->next = oldest;
@@ -121,6 +123,7 @@ class spill {
     }
     (last_ == nullptr ? taken_ : last_->next) = oldest;
     last_ = newest;
+    waiting_ += count;
     spilled_.store(spilled() + count, std::memory_order_relaxed);  // ours alone to write
   }
 
@@ -130,6 +133,7 @@ class spill {
   // The loop thread.
   alignas(cache_line) node* taken_ = nullptr;
   node* last_ = nullptr;
+  std::size_t waiting_ = 0;  // taken and not popped
 };
 
 }  // namespace detail

@@ -17,11 +17,14 @@
 #include "loop/companion.hpp"
 #include "loop/doorbell.hpp"
 #include "loop/frames.hpp"
+#include "loop/hook.hpp"
+#include "loop/lookout.hpp"
+#include "loop/meter.hpp"
 #include "loop/options.hpp"
 #include "loop/wakeup.hpp"
-#include "loop/watches.hpp"
 #include "task/fifo.hpp"
 #include "timer/timers.hpp"
+#include "watch/watches.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -39,6 +42,7 @@ class core {
  public:
   using doorbell_type = doorbell<Traits>;
   using poller_type = typename Traits::poller;
+  using kernel = typename Traits::kernel;
   using clock = typename Traits::clock;
 
   // nullptr, and the code says why.
@@ -142,28 +146,6 @@ class core {
     return all > own ? all - own : 0;
   }
 
-  // For as long as one of these lives and is true, the caller is the loop: it runs it, or it has
-  // borrowed it while nobody did.
-  class ownership {
-   public:
-    explicit ownership(core& c) noexcept : core_(c), runs_(c.runs_here()) {
-      if (!runs_) borrowed_ = c.wake.borrow();
-    }
-    ownership(const ownership&) = delete;
-    ownership& operator=(const ownership&) = delete;
-    ~ownership() {
-      if (!borrowed_) return;
-      core_.publish_counts();
-      core_.wake.give_back();
-    }
-    explicit operator bool() const noexcept { return runs_ || borrowed_; }
-
-   private:
-    core& core_;
-    bool runs_;
-    bool borrowed_ = false;
-  };
-
   // ---- The loop thread ----
 
   // Called where the ring is full, by any thread.
@@ -198,8 +180,16 @@ class core {
   }
 
   bool sleeps_in_poller() const noexcept {
-    return options.path == fast_path::off ||
-           (options.path == fast_path::full && watches_.registered() != 0);
+    return options.path == fast_path::off || asks_poller();
+  }
+  // Whether the poller has anything to say to the loop thread.
+  bool asks_poller() const noexcept {
+    return options.path != fast_path::mini && (exposed || watches_.registered() != 0);
+  }
+
+  // Makes the handle readable that a foreign loop waits for.
+  void ring_own_bell() noexcept {
+    if (poller_type::ring(poller.bell()) != 0) fail("the kernel refuses to ring a loop's own bell");
   }
 
   void refresh_now() noexcept { now_.set(read_now()); }
@@ -210,12 +200,17 @@ class core {
     stale_events.set(watches_.stale());
   }
 
+  // A slot that is claimed and not yet published counts.
+  bool nothing_queued() noexcept {
+    return in.empty() && deferred.empty() && microtasks.empty();
+  }
+  std::size_t queued() noexcept { return in.pending() + deferred.size() + microtasks.size(); }
+
   // No task, timer, watch or guard that would keep run_until_idle(). The guards come first: what was
   // posted before the last of them went is then seen.
   bool nothing_left() noexcept {
     return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
-           in.empty() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
-           watches_.referenced() <= 0;
+           nothing_queued() && timers_.referenced() <= 0 && watches_.referenced() <= 0;
   }
 
   void end_timers_and_watches() noexcept {
@@ -228,13 +223,16 @@ class core {
     close();
     while (!in.room().empty()) Traits::kernel::yield();
     companion_.stop(poller);
-    while (!wake.borrow()) Traits::kernel::yield();
+    std::uint32_t was = 0;
+    while (!wake.borrow(was)) Traits::kernel::yield();
     wake.bury();
     while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
     do {
       in.destroy_all();
       deferred.clear();
       microtasks.clear();
+      prepare.set({});
+      check.set({});
       timers_.end_all(true);
       watches_.end_all(poller, true);
     } while (!in.empty());
@@ -289,9 +287,12 @@ class core {
   std::size_t ran = 0;  // by the innermost run()
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;
-  nanos spin = 0;       // how long the next look may last
-  std::uint32_t spin_misses = 0;
-  bool may_spin = false;
+  bool exposed = false; // a foreign loop waits for its handle
+  lookout outlook;
+  meter::estimate task_cost;
+  std::size_t next_source = 0;  // where the next frame begins
+  hook prepare;
+  hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
 
   // How a companion's event is delivered: as the file was built whose run() is the innermost.

@@ -22,6 +22,7 @@ inline constexpr std::uint32_t in_channel = 2;  // it sleeps on this word, or is
 inline constexpr std::uint32_t in_poller = 3;   // it sleeps in the poller, or is about to
 inline constexpr std::uint32_t lent = 4;        // another thread is the loop for a moment
 inline constexpr std::uint32_t dead = 5;
+inline constexpr std::uint32_t away = 6;        // nobody is in run(), but a foreign loop waits for the bell
 inline constexpr std::uint32_t mode = 7;
 inline constexpr std::uint32_t wanted = 8;      // look once more before you sleep
 inline constexpr std::uint32_t stop = 16;
@@ -33,6 +34,9 @@ constexpr std::uint32_t with_mode(std::uint32_t word, std::uint32_t m) noexcept 
 }
 constexpr bool asleep(std::uint32_t word) noexcept {
   return mode_of(word) == in_channel || mode_of(word) == in_poller;
+}
+constexpr bool wants_ring(std::uint32_t word) noexcept {
+  return asleep(word) || mode_of(word) == away;
 }
 }  // namespace status
 
@@ -51,6 +55,9 @@ constexpr bool asleep(std::uint32_t word) noexcept {
 // Of many posters one moves the word back to awake and rings. The word names what to ring; only
 // the loop thread ever chooses it, so it cannot change under a sleeping loop, and a descriptor
 // that is registered "meanwhile" does not exist: that is a task like any other.
+//
+// A loop that lives inside another one goes through in_poller, with L1 and L2, to `away`: its sleeper
+// is whoever waits for the bell, and who rings turns the word to idle.
 //
 // Edge [fence]: `symmetric` may change while posters are on their way. They read it after P1. To
 // asymmetric: flag, then a barrier in every park. To symmetric: flag, then one barrier: who read
@@ -157,11 +164,14 @@ struct alignas(cache_line) doorbell {
     for (;;) {
       const std::uint32_t m = status::mode_of(seen);
       std::uint32_t then = seen | bits;
-      if (status::asleep(seen)) then = status::with_mode(then & ~status::wanted, status::awake);
+      if (status::wants_ring(seen)) {
+        const std::uint32_t after = m == status::away ? status::idle : status::awake;
+        then = status::with_mode(then & ~status::wanted, after);
+      }
       if (m == status::lent) then |= status::wanted;
       // Even a bit that is set already is set again: who tells orders what it wrote before.
       if (m == status::dead || (then == seen && bits == 0)) break;
-      if (status::asleep(seen) && !counted) {
+      if (status::wants_ring(seen) && !counted) {
         counted = true;
         ringers.fetch_add(1, std::memory_order_seq_cst);  // [bell] B1
       }
@@ -169,7 +179,7 @@ struct alignas(cache_line) doorbell {
       if (word.compare_exchange_weak(seen, then, std::memory_order_seq_cst,  // [bell] B2, [sleep] P2
                                      std::memory_order_seq_cst)) {  // [sleep] P2
         if (m == status::in_channel) wake_channel();
-        if (m == status::in_poller) wake_poller();
+        if (m == status::in_poller || m == status::away) wake_poller();
         break;
       }
     }

@@ -27,6 +27,8 @@ class basic_loop {
   using handle_type = basic_handle<Traits>;
   using keep_alive = basic_keep_alive<Traits>;
 
+  using frame_report = basic_frame_report<clock>;
+
   struct range_result {
     post_result result;
     std::size_t accepted;
@@ -115,6 +117,13 @@ class basic_loop {
   template <class Build = detail::build_tag>
   std::size_t run_until(time_point deadline);
 
+  // For a frame: runs what is ready, and never sleeps. At least one task, and no further one that is
+  // expected to overrun the budget by what tasks have cost of late; so it overruns by less than the
+  // longest one. Timers, deferred tasks, posts and descriptors take turns. No system call while
+  // nothing is watched.
+  template <class Rep, class Period, class Build = detail::build_tag>
+  frame_report run_budget(std::chrono::duration<Rep, Period> budget);
+
   // ---- Ending it. Any thread, any state. ----
 
   // Sticky: one run() returns after its current task, or before its first one if called before. Every
@@ -189,6 +198,31 @@ class basic_loop {
   void unref(watch_id id);
   keep_alive hold() noexcept { return keep_alive(*core_); }
 
+  // ---- Living inside another loop. The loop thread, or any while nobody runs the loop. ----
+  //
+  // The other loop waits until the handle is readable or next_timeout() is over, and calls poll().
+
+  // Readable from when there is posted work, a ready descriptor, a stop or a wake until the next
+  // poll() has dealt with it; deadlines do not make it so. The same for the life of the loop, closed on
+  // exec, and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
+  // by fast_path::mini and by pollers that have no such thing, with errc::wrong_thread while another
+  // thread runs the loop; throws what the twin answers.
+  template <class Build = detail::build_tag>
+  native_handle backend_handle();
+  native_handle backend_handle(std::error_code& code) noexcept;
+
+  // How long to wait for the handle: 0 when work is queued, nothing when nothing is scheduled. Never
+  // later than the earliest deadline; with many timers it may be earlier, and is asked again.
+  std::optional<duration> next_timeout() const;
+
+  // Called each time before run() and its sisters sleep, and each time after, in pairs. on_prepare's
+  // may post, defer, arm timers: then there is no sleep. One of each; the last one given counts, and
+  // nullptr takes it away. poll() and run_budget() never sleep, so they call neither.
+  template <class F, class Build = detail::build_tag>
+  void on_prepare(F&& f);
+  template <class F, class Build = detail::build_tag>
+  void on_check(F&& f);
+
   // Any thread.
   loop_stats stats() const noexcept;
   static const char* poller_name() noexcept { return Traits::poller::name; }
@@ -205,12 +239,15 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
+  template <class Build, class F>
+  void set_hook(detail::hook& place, F&& f);
 
   core* core_;
 };
 
 using loop = basic_loop<default_traits>;
 using loop_handle = basic_handle<default_traits>;
+using frame_report = loop::frame_report;
 using keep_alive = basic_keep_alive<default_traits>;
 
 HYBRIDLOOP_CLOSE

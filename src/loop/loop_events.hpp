@@ -7,6 +7,7 @@
 
 #include "loop/commands.hpp"
 #include "loop/loop.hpp"
+#include "loop/ownership.hpp"
 
 HYBRIDLOOP_OPEN
 
@@ -107,7 +108,7 @@ watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
   }
   const watch_id id = core_->watch_table_.id_of(*made);
   int refused = 0;
-  if (const typename core::ownership own(*core_); own) {
+  if (const detail::ownership<Traits> own(*core_); own) {
     refused = core_->template attach<Build>(*made);
   } else if (core_->template send<Build>(command(*core_, command::verb::attach, id))) {
     return id;
@@ -125,7 +126,7 @@ template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::modify(watch_id id, interest what) {
   using command = detail::watch_command<Traits, Build>;
-  if (const typename core::ownership own(*core_); own) {
+  if (const detail::ownership<Traits> own(*core_); own) {
     auto* r = core_->watch_table_.find(id);
     return r != nullptr && r->attached && core_->watches_.modify(core_->poller, *r, what) == 0;
   }
@@ -138,7 +139,7 @@ template <class Build>
 bool basic_loop<Traits>::unwatch(watch_id id) {
   using command = detail::watch_command<Traits, Build>;
   if (!core_->watch_table_.end(id)) return false;
-  if (const typename core::ownership own(*core_); own) {
+  if (const detail::ownership<Traits> own(*core_); own) {
     if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
   } else {
     // Refused by a closed loop, whose own end takes it off.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
+#include <optional>
 
 #include "base/config.hpp"
 #include "ingress/room.hpp"
@@ -31,6 +32,17 @@ struct loop_options {
   // Takes what tasks, timers and watch callbacks throw; without it an exception leaves run().
   // Called on the loop thread.
   void (*on_exception)(std::exception_ptr) = nullptr;
+};
+
+// What run_budget() answers.
+template <class Clock>
+struct basic_frame_report {
+  std::size_t ran = 0;      // tasks, timers and watch callbacks
+  // What was ready and was not run: posted, deferred and microtasks, due timers, and descriptors that
+  // the kernel had reported. What other threads sent about timers and watches counts as posted.
+  std::size_t pending = 0;
+  std::optional<typename Clock::time_point> next_deadline;  // the earliest timer's; none: no timer
+  typename Clock::duration over_by{};                       // past the budget; 0 within
 };
 
 // Counters since construction. stats() may be called by any thread; each field is exact once the

@@ -38,7 +38,7 @@ class wakeup {
     std::uint32_t seen = word();
     for (;;) {
       const std::uint32_t m = status::mode_of(seen);
-      if (m == status::idle) {
+      if (m == status::idle || m == status::away) {
         if (change(seen, status::with_mode(seen, status::awake))) return true;
       } else if (m == status::lent) {
         const std::uint32_t asked = seen | status::wanted;
@@ -51,10 +51,11 @@ class wakeup {
   }
   void leave() noexcept { turn_to(status::idle); }
 
-  // Becomes the loop for a moment, while nobody runs it.
-  bool borrow() noexcept {
+  // Becomes the loop for a moment, while nobody runs it. `was` is what to give back to.
+  bool borrow(std::uint32_t& was) noexcept {
     std::uint32_t seen = word();
-    while (status::mode_of(seen) == status::idle) {
+    for (was = status::mode_of(seen); was == status::idle || was == status::away;
+         was = status::mode_of(seen)) {
       if (change(seen, status::with_mode(seen, status::lent))) return true;
     }
     return false;
@@ -64,13 +65,33 @@ class wakeup {
     if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
   }
 
+  // The same, where a foreign loop waits. It goes on waiting, unless somebody came meanwhile: posters
+  // and tellers have left a bit on the word. False: the caller gives back, and rings.
+  bool give_back_away() noexcept {
+    std::uint32_t seen = word();
+    while ((seen & urgent) == 0) {
+      if (change(seen, status::with_mode(seen, status::away))) return true;
+    }
+    return false;
+  }
+
+  // After publish(in_poller) and a look that found nothing: the bell is a foreign loop's to hear from
+  // now on, unless it was rung already.
+  void leave_away() noexcept {
+    std::uint32_t seen = word();
+    while (status::asleep(seen)) {
+      if (change(seen, status::with_mode(seen, status::away))) return;
+    }
+    leave();
+  }
+
   void bury() noexcept { turn_to(status::dead); }
 
   // [sleep] L1. False when something was told that a sleeper would not hear; then look again.
   bool publish(std::uint32_t sleep) noexcept {
     std::uint32_t seen = word();
     for (;;) {
-      if ((seen & (status::stop | status::close | status::wanted)) != 0) {
+      if ((seen & urgent) != 0) {
         forget(status::wanted);
         return false;
       }
@@ -128,6 +149,7 @@ class wakeup {
   }
 
  private:
+  static constexpr std::uint32_t urgent = status::stop | status::close | status::wanted;
   static constexpr std::uint64_t many_posts = 16 * 64;
   static constexpr std::uint64_t few_posts = 16 * 16;
   static constexpr std::uint64_t stream_posts = 4096;

@@ -71,6 +71,11 @@ struct poll_event {
 //                                 the number is no descriptor at all
 //   renew()                       forgets every registration, also those that cannot be removed. The
 //                                 bell stays; when refused, all stays. Not while another thread waits
+//   expose(out)                   a handle that is readable while the bell was rung and not heard by
+//                                 wait(), or a registered descriptor is ready. ENOTSUP: there is none
+//   abandon()                     the child of a fork: closes its copies of the kernel objects, and tells
+//                                 the kernel nothing about what the parent has registered there
+//   edges                         a constant: false where `edge` is told like level-triggered
 //   wait(out, room, timeout)      relative nanoseconds, `never` for ever; the number of events, or
 //                                 0 for a timeout, a signal or the bell alone, or -errno
 //   bell()                        the handle that ring() takes; stays the same while open

@@ -4,13 +4,14 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "poller/contract.hpp"
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
-#if HYBRIDLOOP_OS(LINUX)
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -18,6 +19,7 @@ template <class Kernel>
 class epoll_poller {
  public:
   static constexpr const char* name = "epoll";
+  static constexpr bool edges = true;
 
   epoll_poller() noexcept = default;
   epoll_poller(const epoll_poller&) = delete;
@@ -38,12 +40,17 @@ class epoll_poller {
   void close() noexcept {
     if (bell_ >= 0) Kernel::close(bell_);
     if (epoll_ >= 0) Kernel::close(epoll_);
+    if (outer_ >= 0) Kernel::close(outer_);
     bell_ = -1;
     epoll_ = -1;
+    outer_ = -1;
   }
+  void abandon() noexcept { close(); }
 
   bool is_open() const noexcept { return epoll_ >= 0; }
-  bool owns(native_handle fd) const noexcept { return fd == epoll_ || fd == bell_; }
+  bool owns(native_handle fd) const noexcept {
+    return fd >= 0 && (fd == epoll_ || fd == bell_ || fd == outer_);
+  }
 
   // EEXIST: a registration stayed behind when the number was closed, and now it names that file again.
   int add(native_handle fd, interest what, poll_token token) noexcept {
@@ -63,7 +70,24 @@ class epoll_poller {
     const int refused = fresh.add_bell(bell_);
     if (refused != 0) return refused;
     const int moved = Kernel::replace(epoll_, fresh.epoll_);
-    return moved < 0 ? -moved : 0;
+    if (moved < 0) return -moved;
+    return outer_ >= 0 ? add_to_outer() : 0;
+  }
+
+  // A set around the set, because renew() must not change what a foreign loop waits for.
+  int expose(native_handle& out) noexcept {
+    if (outer_ < 0) {
+      const int made = Kernel::epoll_create();
+      if (made < 0) return -made;
+      outer_ = made;
+      const int refused = add_to_outer();
+      if (refused != 0) {
+        Kernel::close(std::exchange(outer_, -1));
+        return refused;
+      }
+    }
+    out = outer_;
+    return 0;
   }
 
   // Sub-millisecond where the kernel has epoll_pwait2 (5.11); otherwise rounded up, or the last
@@ -117,6 +141,12 @@ class epoll_poller {
     return tell_kernel(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
   }
 
+  int add_to_outer() noexcept {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    return -Kernel::epoll_ctl(outer_, EPOLL_CTL_ADD, epoll_, &event);
+  }
+
   // A number that was closed may have become one of ours; it is no descriptor of the user's then.
   int control(int verb, int fd, std::uint32_t events, poll_token token) noexcept {
     return owns(fd) ? EBADF : tell_kernel(verb, fd, events, token);
@@ -156,8 +186,9 @@ class epoll_poller {
 
   int epoll_ = -1;
   int bell_ = -1;
+  int outer_ = -1;
 };
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX)
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO

@@ -1,16 +1,16 @@
-// poller/select.hpp - the only ladder: which shim this system gets
+// poller/select.hpp - the shim that base/config.hpp has chosen
 #pragma once
 
 #include "poller/contract.hpp"
 #include "poller/epoll.hpp"
+#include "poller/none.hpp"
+#include "poller/poll.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
 
-#if HYBRIDLOOP_OS(LINUX)
 template <class Kernel>
-using system_poller = epoll_poller<Kernel>;
-#endif
+using system_poller = HYBRIDLOOP_SYSTEM_POLLER<Kernel>;
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE

@@ -113,6 +113,18 @@ class timer_bag {
     return count > handful ? crowd : least;
   }
 
+  // Exactly, however many there are; `none` when nobody stands here.
+  entry soonest(const entry& none) const noexcept {
+    entry least = none;
+    for (const chunk* c = newest_; c != nullptr; c = c->older) {
+      const std::uint32_t count = size_ == 0 ? 0 : filled(c);
+      for (std::uint32_t i = 0; i < count; ++i) {
+        if (c->entries[i].stands() && c->entries[i].before(least)) least = c->entries[i];
+      }
+    }
+    return least;
+  }
+
  private:
   using chunk = typename chunks::chunk;
   static constexpr std::size_t handful = 16;

@@ -42,6 +42,14 @@ class timer_heap {
     if (--size_ != 0) sift_down(entry(entries_[size_]));
   }
 
+  std::size_t count_due(nanos now) const noexcept {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < size_; ++i) {
+      if (entries_[i].deadline <= now && entries_[i].stands()) ++count;
+    }
+    return count;
+  }
+
   // A timer has left. Entries that came last are in nobody's way and go at once.
   void drop_gone() noexcept {
     while (size_ != 0 && !entries_[size_ - 1].stands()) --size_;

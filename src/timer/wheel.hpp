@@ -39,15 +39,13 @@ class timer_wheel {
   // The deadline is set, and stays as it is until the timer has left. `never` stands nowhere.
   void insert(record& r) {
     if (r.deadline == never) return;
-    r.order = ++last_order_;
-    stand({r.deadline, r.order, &r});
+    stand(number(r));
   }
 
   // A timer that is due already but must not fire before the next turn: aside until free_held().
   void hold(record& r) {
-    r.order = ++last_order_;
     r.held = true;
-    held_.put({r.deadline, r.order, &r}, chunks_);
+    held_.put(number(r), chunks_);
   }
   void free_held() {
     if (held_.empty()) return;
@@ -108,9 +106,24 @@ class timer_wheel {
     return never;
   }
 
+  // How many take_due() would hand out, were they all asked for at once.
+  std::size_t count_due(nanos now) {
+    while (refill(now)) {
+    }
+    return heap_.count_due(now);
+  }
+
+  // The earliest deadline, exactly. Costs as much as the earliest bucket has timers, once for each
+  // time that the earliest of all has left.
+  nanos next_deadline() {
+    if (soonest_.timer != nullptr && !soonest_.stands()) soonest_ = look_for_soonest();
+    return soonest_.deadline;
+  }
+
  private:
   using entry = timer_entry<Traits>;
   using bag = timer_bag<Traits>;
+  static constexpr entry nobody{never, 0, nullptr};
   static constexpr std::uint32_t tick_bits = 16;
   static constexpr std::uint32_t levels = 8;
   static constexpr std::uint32_t digit_bits = 6;
@@ -146,6 +159,25 @@ class timer_wheel {
   }
   void clear_bit(std::uint32_t bucket) noexcept {
     occupied_[bucket / buckets_per_level] &= ~(std::uint64_t{1} << bucket % buckets_per_level);
+  }
+
+  entry number(record& r) noexcept {
+    r.order = ++last_order_;
+    const entry e{r.deadline, r.order, &r};
+    if (e.before(soonest_)) soonest_ = e;
+    return e;
+  }
+
+  entry look_for_soonest() {
+    const entry least = held_.soonest(nobody);
+    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
+    if (!heap_.empty()) return heap_.top().before(least) ? heap_.top() : least;
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      if (bags_[bucket].earliest(0, chunks_) != never) return bags_[bucket].soonest(least);
+      clear_bit(bucket);
+    }
+    return least;
   }
 
   // Where the base says.
@@ -193,6 +225,7 @@ class timer_wheel {
 
   std::uint64_t base_ = 0;
   std::uint64_t last_order_ = 0;
+  entry soonest_ = nobody;  // may have left; nobody who stands is earlier
   std::uint64_t occupied_[levels] = {};
   timer_heap<Traits> heap_;
   timer_chunks<Traits> chunks_;

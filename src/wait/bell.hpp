@@ -1,6 +1,7 @@
 // wait/bell.hpp - a kernel object that any thread can ring and a poller hears
 #pragma once
 
+#include <cerrno>
 #include <cstdint>
 
 #include "base/handle.hpp"
@@ -36,6 +37,34 @@ struct eventfd_bell {
   static constexpr int ring_tries = 100;
 };
 #endif
+
+// A pipe that does not block. One byte is as good as many, so a full pipe has been rung; who hears it
+// reads it empty.
+template <class Kernel>
+struct pipe_bell {
+  static int open(int (&ends)[2]) noexcept { return Kernel::pipe(ends); }
+
+  // Any thread, any signal handler; the end to write to. 0, or the errno that could not be mended.
+  static int ring(native_handle bell) noexcept {
+    for (int tries = 0;; ++tries) {
+      const char one = 1;
+      const int wrote = Kernel::write(bell, &one, sizeof one);
+      if (wrote == static_cast<int>(sizeof one) || wrote == -EAGAIN) return 0;
+      if (wrote == -EINTR) continue;
+      if (tries >= ring_tries) return wrote < 0 ? -wrote : EIO;
+      Kernel::yield();
+    }
+  }
+
+  // The end to read from.
+  static void hear(int bell) noexcept {
+    char rings[1024];
+    while (Kernel::read(bell, rings, sizeof rings) == static_cast<int>(sizeof rings)) {
+    }
+  }
+
+  static constexpr int ring_tries = 100;
+};
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE

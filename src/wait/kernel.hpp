@@ -15,15 +15,31 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#if !HYBRIDLOOP_NO_IO
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#endif
 
 HYBRIDLOOP_OPEN
 namespace detail {
+
+// Which file a number names. Eventfds, timerfds and their like share one inode, so of these one is
+// taken for another.
+struct file_identity {
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  bool always_ready = false;  // a file that cannot be waited for
+
+  friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
+    return a.device == b.device && a.inode == b.inode;
+  }
+};
 
 // A traits type names its kernel, so a test can put one in between that injects failures, counts
 // calls or moves a clock of its own. Answers are what the kernel answers: a value, or -errno.
@@ -71,6 +87,7 @@ struct linux_kernel {
     return answer(::syscall(SYS_membarrier, command, 0, 0));
   }
 
+#if !HYBRIDLOOP_NO_IO
   static int epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
   static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
     return answer(::epoll_ctl(epoll, what, fd, event));
@@ -88,6 +105,27 @@ struct linux_kernel {
   }
 
   static int eventfd() noexcept { return answer(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
+
+  // The timeout is relative; `never` waits for ever.
+  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+    const timespec span = to_timespec(timeout);
+    return answer(::ppoll(descriptors, count, timeout == never ? nullptr : &span, nullptr));
+  }
+  static constexpr short poll_half_close = POLLRDHUP;  // 0 where there is no such thing
+
+  // The end to read from, then the end to write to.
+  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
+
+  static int identify(int fd, file_identity& out) noexcept {
+    struct stat file;
+    if (::fstat(fd, &file) != 0) return -errno;
+    out.device = static_cast<std::uint64_t>(file.st_dev);
+    out.inode = static_cast<std::uint64_t>(file.st_ino);
+    out.always_ready = cannot_be_polled(file);
+    return 0;
+  }
+#endif
+
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     return answer(::write(fd, bytes, size));
   }
@@ -136,6 +174,19 @@ struct linux_kernel {
   }
 
  private:
+#if !HYBRIDLOOP_NO_IO
+  // What epoll refuses.
+  static bool cannot_be_polled(const struct stat& file) noexcept {
+    if (S_ISREG(file.st_mode) || S_ISDIR(file.st_mode) || S_ISBLK(file.st_mode)) return true;
+    if (!S_ISCHR(file.st_mode)) return false;
+    for (const char* device : {"/dev/null", "/dev/zero", "/dev/full"}) {
+      struct stat known;
+      if (::stat(device, &known) == 0 && known.st_rdev == file.st_rdev) return true;
+    }
+    return false;
+  }
+#endif
+
   static constexpr unsigned unlimited = 1u << 16;
 
   // "max 100000" or "150000 100000": quota and period in microseconds (cgroup v2), or the same

@@ -1,4 +1,4 @@
-// loop/watch_record.hpp - one watch: its callback, and what any thread may ask of it
+// watch/record.hpp - one watch: its callback, and what any thread may ask of it
 #pragma once
 
 #include <atomic>
@@ -58,6 +58,10 @@ struct watch_record {
   std::uint64_t served = 0;  // the latest event it was considered for
   watch_record* next = nullptr;
   watch_callback call;
+
+  bool waits_for_no_event() const noexcept {
+    return always && armed && (has(what, interest::readable) || has(what, interest::writable));
+  }
 
   static std::uint32_t generation_of(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word >> 8);

@@ -1,0 +1,75 @@
+// loop/ownership.hpp - being the loop while nobody runs it, and leaving it to a foreign loop
+#pragma once
+
+#include <cstdint>
+
+#include "base/handle.hpp"
+#include "loop/core.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// For as long as one of these lives and is true, the caller is the loop: it runs it, or it has
+// borrowed it while nobody did.
+template <class Traits>
+class ownership {
+ public:
+  explicit ownership(core<Traits>& c) noexcept : core_(c), runs_(c.runs_here()) {
+    if (!runs_) borrowed_ = c.wake.borrow(was_);
+  }
+  ownership(const ownership&) = delete;
+  ownership& operator=(const ownership&) = delete;
+  ~ownership() {
+    if (borrowed_) give_back();
+  }
+  explicit operator bool() const noexcept { return runs_ || borrowed_; }
+
+ private:
+  // A foreign loop goes on waiting, unless the loop was given work meanwhile.
+  void give_back() noexcept {
+    core_.publish_counts();
+    const bool awaited = was_ == status::away;
+    if (awaited && !core_.watches_.always_ready() && core_.wake.give_back_away()) return;
+    if (awaited) core_.ring_own_bell();
+    core_.wake.give_back();
+  }
+
+  core<Traits>& core_;
+  const bool runs_;
+  bool borrowed_ = false;
+  std::uint32_t was_ = 0;
+};
+
+// The owner: a handle for a foreign loop. 0, or an errno. What came before anybody waited has rung no
+// bell.
+template <class Traits>
+int expose(core<Traits>& c, native_handle& handle) noexcept {
+  int refused = c.open_poller();
+  if (refused == 0) refused = c.poller.expose(handle);
+  if (refused != 0 || c.exposed) return refused;
+  c.exposed = true;
+  if (!c.runs_here()) c.ring_own_bell();
+  return 0;
+}
+
+// The loop thread, at the end of the outermost run: nobody runs the loop any more. If a foreign loop
+// waits for it, that is a sleep like any other, so posters must ring, and [sleep] holds: L1 and L2 are
+// here, and only then others may become the loop.
+template <class Traits>
+void leave(core<Traits>& c) noexcept {
+  if (!c.exposed || (c.ended && c.nothing_queued())) return c.wake.leave();
+  const auto mark = c.in.mark();
+  const bool more = !c.nothing_queued() || c.watches_.always_ready();
+  c.wake.choose_fence(c.in.posts());
+  Traits::schedule_point("before-away");
+  if (!more && c.wake.publish(status::in_poller)) {
+    Traits::schedule_point("away-published");
+    c.wake.barrier();
+    if (!c.in.news_before_sleep(mark)) return c.wake.leave_away();
+  }
+  c.ring_own_bell();
+  c.wake.leave();
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

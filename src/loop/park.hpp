@@ -1,0 +1,63 @@
+// loop/park.hpp - how the loop thread goes to sleep, and what may end it
+#pragma once
+
+#include <cstdint>
+
+#include "base/clock.hpp"
+#include "loop/core.hpp"
+#include "loop/event_batch.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
+template <class Traits>
+void nap(core<Traits>& c, nanos limit) noexcept {
+  const nanos soon = c.read_now() + 1000000;
+  Traits::parker::wait(c.wake.sleeping_word(), c.wake.published(), soon < limit ? soon : limit);
+}
+
+// Until `end`, or until somebody turns the word back to awake.
+template <class Traits>
+void sleep(core<Traits>& c, event_batch<Traits>& events, bool in_poller, nanos end) {
+  Traits::schedule_point("before-sleep");
+  const nanos begin = c.read_now();
+  const nanos rescue = rescue_ns != 0 ? saturating_add(begin, rescue_ns) : never;
+  const nanos limit = rescue < end ? rescue : end;
+  (in_poller ? c.parks_poller : c.parks_channel).add(1);
+  if (in_poller) {
+    const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
+    if (!events.wait(span)) nap(c, limit);
+  } else {
+    Traits::parker::wait(c.wake.sleeping_word(), c.wake.published(), limit);
+  }
+  const bool by_itself = c.wake.wake_self();
+  const nanos now = c.read_now();
+  c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
+  if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
+}
+
+// The loop thread, when a turn found nothing to do. From publish() on the loop is on the word of
+// [sleep]: what is looked at after it is a shared atomic, or a copy made before. True: it has slept in
+// the poller, and `events` holds what that reported.
+template <class Traits>
+bool park(core<Traits>& c, event_batch<Traits>& events, nanos deadline) {
+  nanos end = c.timers_.next_wake();
+  if (deadline < end) end = deadline;
+  if (end <= c.cached_now() || c.outlook.look(c, end)) return false;
+  const auto mark = c.in.mark();
+  const bool in_poller = c.sleeps_in_poller();
+  c.wake.choose_fence(c.in.posts());
+  Traits::schedule_point("before-park");
+  if (!c.wake.publish(in_poller ? status::in_poller : status::in_channel)) return false;
+  Traits::schedule_point("park-published");
+  c.wake.barrier();
+  const bool slept = !c.in.news_before_sleep(mark);
+  if (slept) sleep(c, events, in_poller, end);
+  c.wake.wake_self();
+  c.refresh_now();
+  return slept && in_poller;
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE

@@ -1,0 +1,323 @@
+// poller/poll.hpp - readiness from poll(2), which every POSIX system has
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "poller/contract.hpp"
+#include "task/memory.hpp"
+#include "wait/bell.hpp"
+#include "wait/kernel.hpp"
+
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Plain values on the heap, zero until they are set; it only grows.
+template <class T>
+class plain_array {
+  static_assert(std::is_trivially_copyable_v<T>, "it is moved by memcpy");
+
+ public:
+  plain_array() noexcept = default;
+  plain_array(const plain_array&) = delete;
+  plain_array& operator=(const plain_array&) = delete;
+  ~plain_array() {
+    if (data_ != nullptr) heap_give(data_, alignof(T));
+  }
+
+  std::size_t room() const noexcept { return room_; }
+  T* data() noexcept { return data_; }
+  T& operator[](std::size_t i) noexcept { return data_[i]; }
+  const T& operator[](std::size_t i) const noexcept { return data_[i]; }
+
+  // Makes room for so many. False when there is no memory.
+  bool reach(std::size_t count) noexcept {
+    if (count <= room_) return true;
+    std::size_t wider = room_ == 0 ? 32 : room_ * 2;
+    while (wider < count) wider *= 2;
+    void* memory = heap_take(wider * sizeof(T), alignof(T));
+    if (memory == nullptr) return false;
+    if (room_ != 0) std::memcpy(memory, data_, room_ * sizeof(T));
+    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(T), 0, (wider - room_) * sizeof(T));
+    if (data_ != nullptr) heap_give(data_, alignof(T));
+    data_ = static_cast<T*>(memory);
+    room_ = wider;
+    return true;
+  }
+
+  void swap(plain_array& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(room_, other.room_);
+  }
+  void zero() noexcept {
+    if (room_ != 0) std::memset(static_cast<void*>(data_), 0, room_ * sizeof(T));
+  }
+  // What it holds belongs to nobody from here on.
+  void leave_behind() noexcept {
+    data_ = nullptr;
+    room_ = 0;
+  }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t room_ = 0;
+};
+
+// The set stands here and goes to the kernel with every wait, which costs as much as there are
+// descriptors. poll(2) has no edges: `edge` is told like a level, so nothing that was missed is lost.
+//
+// A companion may sit in wait() while the loop thread changes the set. So the waiter polls a copy; a
+// change ends that wait, and what it found is looked up in the set as it is by then.
+//
+// Nobody tells of a number that is closed or names another file by now. Where poll(2) or a look at
+// the file shows it, that is reported once (error, EBADF) and the registration is gone.
+template <class Kernel>
+class poll_poller {
+ public:
+  static constexpr const char* name = "poll";
+  static constexpr bool edges = false;
+
+  poll_poller() noexcept = default;
+  poll_poller(const poll_poller&) = delete;
+  poll_poller& operator=(const poll_poller&) = delete;
+  ~poll_poller() { close(); }
+
+  int open() noexcept {
+    if (is_open()) return 0;
+    if (!copy_.reach(1)) return ENOMEM;
+    return -pipe_bell<Kernel>::open(ends_);
+  }
+
+  // First the end to write to: who still rang it would be sent a SIGPIPE otherwise.
+  void close() noexcept {
+    for (int* end : {&ends_[1], &ends_[0]}) {
+      if (*end >= 0) Kernel::close(*end);
+      *end = -1;
+    }
+    renew();
+    waiting_ = false;
+  }
+
+  // A companion that is not there in the child may have held the lock, in the middle of something.
+  void abandon() noexcept {
+    if (mutex_.try_lock()) {
+      mutex_.unlock();
+    } else {
+      ::new (static_cast<void*>(&mutex_)) std::mutex;
+      copy_.leave_behind();
+      spare_.leave_behind();
+    }
+    close();
+  }
+
+  bool is_open() const noexcept { return ends_[0] >= 0; }
+  bool owns(native_handle fd) const noexcept {
+    return fd >= 0 && (fd == ends_[0] || fd == ends_[1]);
+  }
+
+  int add(native_handle fd, interest what, poll_token token) noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    if (unknown != 0) return unknown;
+    if (file.always_ready) return EPERM;
+    const std::lock_guard<std::mutex> hold(mutex_);
+    if (!make_room(fd)) return ENOMEM;
+    const int deaf = end_wait();
+    if (deaf != 0) return deaf;
+    if (places_[number(fd)] == 0) places_[number(fd)] = ++count_;
+    entry& e = entries_[places_[number(fd)] - 1];
+    e.file = file;
+    set(e, fd, what, token);
+    return 0;
+  }
+
+  int change(native_handle fd, interest what, poll_token token) noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    const std::lock_guard<std::mutex> hold(mutex_);
+    entry* e = find(fd);
+    if (e == nullptr) return unknown != 0 ? unknown : ENOENT;
+    const int deaf = end_wait();
+    if (deaf != 0) return deaf;
+    if (unknown == 0 && e->file == file) {
+      set(*e, fd, what, token);
+      return 0;
+    }
+    erase(fd);
+    return unknown != 0 ? unknown : ENOENT;
+  }
+
+  // A file that a waiter polls is not really closed before its wait has ended.
+  int remove(native_handle fd) noexcept {
+    file_identity file;
+    const std::lock_guard<std::mutex> hold(mutex_);
+    if (find(fd) == nullptr) {
+      const int unknown = identify(fd, file);
+      return unknown != 0 ? unknown : ENOENT;
+    }
+    erase(fd);
+    return end_wait();
+  }
+
+  int renew() noexcept {
+    places_.zero();
+    count_ = 0;
+    return 0;
+  }
+
+  int expose(native_handle&) const noexcept { return ENOTSUP; }
+
+  int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
+    const std::size_t polled = begin_wait();
+    const int got = Kernel::poll(copy_.data(), polled, timeout);
+    const int bell = got > 0 ? copy_[0].revents : 0;
+    if ((bell & POLLIN) != 0) pipe_bell<Kernel>::hear(ends_[0]);
+    const std::lock_guard<std::mutex> hold(mutex_);
+    waiting_ = false;
+    if (got <= 0) return got == -EINTR ? 0 : got;
+    if ((bell & ~POLLIN) != 0) return -EBADF;  // somebody has closed our own
+    return translate(polled, got - (bell != 0 ? 1 : 0), out, room);
+  }
+
+  native_handle bell() const noexcept { return ends_[1]; }
+  static int ring(native_handle bell) noexcept { return pipe_bell<Kernel>::ring(bell); }
+
+ private:
+  struct entry {
+    int fd;
+    short events;
+    bool once;
+    bool silent;  // until change()
+    poll_token token;
+    std::uint64_t set_at;
+    file_identity file;
+  };
+
+  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd); }
+
+  int identify(native_handle fd, file_identity& file) const noexcept {
+    return owns(fd) ? EBADF : -Kernel::identify(fd, file);
+  }
+
+  entry* find(native_handle fd) noexcept {
+    if (fd < 0 || number(fd) >= places_.room() || places_[number(fd)] == 0) return nullptr;
+    return &entries_[places_[number(fd)] - 1];
+  }
+
+  // The copy is the waiter's, who takes the wider one when he needs it.
+  bool make_room(native_handle fd) noexcept {
+    const std::size_t polled = count_ + 2;  // with the bell and a new one
+    return places_.reach(number(fd) + 1) && entries_.reach(count_ + 1) &&
+           (polled <= copy_.room() || spare_.reach(polled));
+  }
+
+  void set(entry& e, native_handle fd, interest what, poll_token token) noexcept {
+    e.fd = fd;
+    e.events = events_of(what);
+    e.once = has(what, interest::oneshot) || (what & anything) == interest::none;
+    e.silent = false;
+    e.token = token;
+    e.set_at = ++changes_;
+  }
+
+  void erase(native_handle fd) noexcept {
+    const std::size_t place = std::exchange(places_[number(fd)], 0);
+    entry& last = entries_[--count_];
+    if (last.fd == fd) return;
+    entries_[place - 1] = last;
+    places_[number(last.fd)] = place;
+  }
+
+  // One ring is enough for a wait.
+  int end_wait() noexcept { return std::exchange(waiting_, false) ? ring(bell()) : 0; }
+
+  // How many to poll: the bell, and all that is not silent.
+  std::size_t begin_wait() noexcept {
+    const std::lock_guard<std::mutex> hold(mutex_);
+    if (copy_.room() <= count_) copy_.swap(spare_);
+    copy_[0] = {ends_[0], POLLIN, 0};
+    std::size_t polled = 1;
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (!entries_[i].silent) copy_[polled++] = {entries_[i].fd, entries_[i].events, 0};
+    }
+    copied_at_ = changes_;
+    waiting_ = true;
+    return polled;
+  }
+
+  // Goes round: where there is no room for all, the next batch begins with those that were left out.
+  int translate(std::size_t polled, int ready_ones, poll_event* out, std::size_t room) noexcept {
+    std::size_t found = 0;
+    for (std::size_t looks = 1; looks < polled && ready_ones > 0 && found < room; ++looks) {
+      next_ = next_ + 1 < polled ? next_ + 1 : 1;
+      if (copy_[next_].revents == 0) continue;
+      --ready_ones;
+      if (report(copy_[next_], out[found])) ++found;
+    }
+    return static_cast<int>(found);
+  }
+
+  // False when its registration was changed or taken off meanwhile.
+  bool report(const pollfd& polled, poll_event& out) noexcept {
+    entry* e = find(polled.fd);
+    if (e == nullptr || e->set_at > copied_at_) return false;
+    out.token = e->token;
+    file_identity file;
+    if ((polled.revents & POLLNVAL) == 0 && identify(polled.fd, file) == 0 && e->file == file) {
+      out.what = ready_of(polled.revents);
+      e->silent = e->once;
+      return true;
+    }
+    out.what = ready{};
+    out.what.error = true;
+    out.what.native_error = EBADF;
+    erase(polled.fd);
+    return true;
+  }
+
+  static short events_of(interest what) noexcept {
+    int events = 0;
+    if (has(what, interest::readable)) events |= POLLIN | Kernel::poll_half_close;
+    if (has(what, interest::writable)) events |= POLLOUT;
+    if (has(what, interest::priority)) events |= POLLPRI;
+    return static_cast<short>(events);
+  }
+
+  static ready ready_of(int events) noexcept {
+    ready what;
+    what.hangup = (events & (POLLHUP | Kernel::poll_half_close)) != 0;
+    what.readable = (events & POLLIN) != 0 || what.hangup;
+    what.writable = (events & POLLOUT) != 0;
+    what.error = (events & POLLERR) != 0;
+    what.priority = (events & POLLPRI) != 0;
+    return what;
+  }
+
+  int ends_[2] = {-1, -1};
+
+  // The waiter alone, but for their room.
+  plain_array<pollfd> copy_;  // the bell, then what is polled
+  std::size_t next_ = 0;      // where the latest batch ended
+
+  // Under the lock.
+  std::mutex mutex_;
+  plain_array<std::size_t> places_;  // by number: one more than the index of its entry, or 0
+  plain_array<entry> entries_;
+  plain_array<pollfd> spare_;
+  std::size_t count_ = 0;
+  std::uint64_t changes_ = 0;
+  std::uint64_t copied_at_ = 0;
+  bool waiting_ = false;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
