@@ -110,6 +110,7 @@
 //   loop/companion.hpp      fast_path::mini's second thread, which sleeps in the poller for the loop
 //   loop/core.hpp           the memory of a loop: everything that its handles, timers and posters share
 //   loop/ownership.hpp      being the loop while nobody runs it, and leaving it to a foreign loop
+//   loop/fork.hpp           what becomes of a loop in the child of a fork
 //   loop/event_batch.hpp    what the kernel reported in one go, and who was not told yet
 //   loop/park.hpp           how the loop thread goes to sleep, and what may end it
 //   loop/runner.hpp         one call of run(): the turns it makes, and what it does in each
@@ -139,6 +140,7 @@
 #include <mutex>
 #include <new>
 #include <optional>
+#include <ratio>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -583,7 +585,6 @@ constexpr nanos saturating_add(nanos a, nanos b) noexcept {
 // Rounded up, so that nothing is ever early; what does not fit is `never` or long ago.
 template <class Rep, class Period>
 constexpr nanos to_nanos(std::chrono::duration<Rep, Period> d) noexcept {
-  using std::chrono::nanoseconds;
   using given = std::chrono::duration<Rep, Period>;
   if constexpr (std::is_floating_point_v<Rep>) {
     const auto exact = std::chrono::duration<long double, std::nano>(d).count();
@@ -591,17 +592,17 @@ constexpr nanos to_nanos(std::chrono::duration<Rep, Period> d) noexcept {
     if (exact < -9.2e18L) return long_ago;
     const auto whole = static_cast<nanos>(exact);
     return static_cast<long double>(whole) < exact ? whole + 1 : whole;
-  } else if constexpr (std::is_same_v<given, nanoseconds>) {
-    return d.count();
-  } else if constexpr (std::ratio_less_v<std::nano, Period>) {
-    using wide = std::chrono::duration<std::intmax_t, Period>;
-    constexpr wide top = std::chrono::duration_cast<wide>((nanoseconds::max)());
-    if (d > top) return never;
-    if (std::is_signed_v<Rep> && d < -top) return long_ago;
-    return std::chrono::duration_cast<nanoseconds>(d).count();
   } else {
-    const auto whole = std::chrono::duration_cast<nanoseconds>(d);
-    return whole < d ? whole.count() + 1 : whole.count();
+    using scale = std::ratio_divide<Period, std::nano>;
+    constexpr auto num = static_cast<std::uint64_t>(scale::num);
+    constexpr auto den = static_cast<std::uint64_t>(scale::den);
+    const bool past = std::is_signed_v<Rep> && d < given::zero();
+    const auto count = static_cast<std::uint64_t>(d.count());
+    const std::uint64_t size = past ? 0 - count : count;
+    if (size / den >= static_cast<std::uint64_t>(never) / num) return past ? long_ago : never;
+    const std::uint64_t rest = size % den * num + (past ? 0 : den - 1);
+    const auto whole = static_cast<nanos>(size / den * num + rest / den);
+    return past ? -whole : whole;
   }
 }
 
@@ -1275,8 +1276,10 @@ class slab {
   std::uint32_t take() noexcept {
     const std::uint32_t old = free_.pop(link_of());
     if (old != none) return old;
-    const std::uint32_t fresh = fresh_.fetch_add(1, std::memory_order_relaxed);  // ours alone: a number nobody had
-    if (fresh < limit && reach(chunk_of(fresh))) return fresh;
+    std::uint32_t fresh = fresh_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (fresh < limit && reach(chunk_of(fresh))) {
+      if (fresh_.compare_exchange_weak(fresh, fresh + 1, std::memory_order_relaxed)) return fresh;  // ours alone: a number nobody had
+    }
     return none;
   }
 
@@ -1488,6 +1491,16 @@ struct linux_kernel {
   static void unmap(void* memory, std::size_t bytes) noexcept { ::munmap(memory, bytes); }
 
   static void yield() noexcept { ::sched_yield(); }
+
+  // How many forks lie between the process that asked first and this one. Counted by a handler, since
+  // asking for the process id is a system call; so clone(2) by hand goes unseen.
+  static std::uint32_t forks() noexcept {
+    static std::atomic<std::uint32_t> count{0};
+    static const int refused =
+        ::pthread_atfork(nullptr, nullptr, [] { count.fetch_add(1, std::memory_order_relaxed); });  // ours alone: a child has one thread
+    static_cast<void>(refused);
+    return count.load(std::memory_order_relaxed);  // a hint; it changes before anybody looks
+  }
 
   // For as long as one of these lives, threads that are started block every signal.
   class signals_blocked {
@@ -1791,6 +1804,8 @@ struct poll_event {
 //                                 wait(), or a registered descriptor is ready. ENOTSUP: there is none
 //   abandon()                     the child of a fork: closes its copies of the kernel objects, and tells
 //                                 the kernel nothing about what the parent has registered there
+//   reopen()                      the child of a fork: kernel objects of its own under the old numbers,
+//                                 and nothing registered. When refused, it may only be closed
 //   edges                         a constant: false where `edge` is told like level-triggered
 //   wait(out, room, timeout)      relative nanoseconds, `never` for ever; the number of events, or
 //                                 0 for a timeout, a signal or the bell alone, or -errno
@@ -1868,6 +1883,18 @@ class epoll_poller {
     return outer_ >= 0 ? add_to_outer() : 0;
   }
 
+  // The numbers stay; what they name is new.
+  int reopen() noexcept {
+    epoll_poller fresh;
+    const int refused = fresh.open();
+    if (refused != 0) return refused;
+    int moved = Kernel::replace(bell_, fresh.bell_);
+    if (moved >= 0) moved = Kernel::replace(epoll_, fresh.epoll_);
+    if (moved >= 0) moved = -add_bell(bell_);
+    if (moved < 0) return -moved;
+    return outer_ >= 0 ? reopen_outer() : 0;
+  }
+
   // A set around the set, because renew() must not change what a foreign loop waits for.
   int expose(native_handle& out) noexcept {
     if (outer_ < 0) {
@@ -1933,6 +1960,14 @@ class epoll_poller {
 
   int add_bell(int bell) noexcept {
     return tell_kernel(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
+  }
+
+  int reopen_outer() noexcept {
+    const int fresh = Kernel::epoll_create();
+    if (fresh < 0) return -fresh;
+    const int moved = Kernel::replace(outer_, fresh);
+    Kernel::close(fresh);
+    return moved < 0 ? -moved : add_to_outer();
   }
 
   int add_to_outer() noexcept {
@@ -2091,6 +2126,20 @@ class poll_poller {
     close();
   }
 
+  int reopen() noexcept {
+    const int old[2] = {std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    abandon();
+    if (!copy_.reach(1)) return ENOMEM;
+    int fresh[2] = {-1, -1};
+    int moved = pipe_bell<Kernel>::open(fresh);
+    for (int i = 1; i >= 0; --i) {
+      if (moved >= 0) moved = Kernel::replace(old[i], fresh[i]);
+      if (fresh[i] >= 0) Kernel::close(fresh[i]);
+      ends_[i] = old[i];
+    }
+    return moved < 0 ? -moved : 0;
+  }
+
   bool is_open() const noexcept { return ends_[0] >= 0; }
   bool owns(native_handle fd) const noexcept {
     return fd >= 0 && (fd == ends_[0] || fd == ends_[1]);
@@ -2113,29 +2162,21 @@ class poll_poller {
   }
 
   int change(native_handle fd, interest what, poll_token token) noexcept {
-    file_identity file;
-    const int unknown = identify(fd, file);
     const std::lock_guard<std::mutex> hold(mutex_);
     entry* e = find(fd);
-    if (e == nullptr) return unknown != 0 ? unknown : ENOENT;
+    if (e == nullptr) return unregistered(fd);
     const int deaf = end_wait();
     if (deaf != 0) return deaf;
-    if (unknown == 0 && e->file == file) {
-      set(*e, fd, what, token);
-      return 0;
-    }
-    erase(fd);
-    return unknown != 0 ? unknown : ENOENT;
+    const int refused = look_again(*e);
+    if (refused == 0) set(*e, fd, what, token);
+    if (means_gone(refused)) erase(fd);
+    return refused;
   }
 
   // A file that a waiter polls is not really closed before its wait has ended.
   int remove(native_handle fd) noexcept {
-    file_identity file;
     const std::lock_guard<std::mutex> hold(mutex_);
-    if (find(fd) == nullptr) {
-      const int unknown = identify(fd, file);
-      return unknown != 0 ? unknown : ENOENT;
-    }
+    if (find(fd) == nullptr) return unregistered(fd);
     erase(fd);
     return end_wait();
   }
@@ -2145,6 +2186,8 @@ class poll_poller {
     count_ = 0;
     return 0;
   }
+
+  int expose(native_handle&) const noexcept { return ENOTSUP; }
 
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     const std::size_t polled = begin_wait();
@@ -2157,8 +2200,6 @@ class poll_poller {
     if ((bell & ~POLLIN) != 0) return -EBADF;  // somebody has closed our own
     return translate(polled, got - (bell != 0 ? 1 : 0), out, room);
   }
-
-  int expose(native_handle&) const noexcept { return ENOTSUP; }
 
   native_handle bell() const noexcept { return ends_[1]; }
   static int ring(native_handle bell) noexcept { return pipe_bell<Kernel>::ring(bell); }
@@ -2178,6 +2219,21 @@ class poll_poller {
 
   int identify(native_handle fd, file_identity& file) const noexcept {
     return owns(fd) ? EBADF : -Kernel::identify(fd, file);
+  }
+  int unregistered(native_handle fd) const noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    return unknown != 0 ? unknown : ENOENT;
+  }
+
+  // 0 when the number still names what was added, as far as can be known.
+  int look_again(const entry& e) const noexcept {
+    file_identity file;
+    const int unknown = identify(e.fd, file);
+    return unknown == 0 && !(e.file == file) ? ENOENT : unknown;
+  }
+  static constexpr bool means_gone(int refused) noexcept {
+    return refused == EBADF || refused == ENOENT;
   }
 
   entry* find(native_handle fd) noexcept {
@@ -2243,8 +2299,7 @@ class poll_poller {
     entry* e = find(polled.fd);
     if (e == nullptr || e->set_at > copied_at_) return false;
     out.token = e->token;
-    file_identity file;
-    if ((polled.revents & POLLNVAL) == 0 && identify(polled.fd, file) == 0 && e->file == file) {
+    if ((polled.revents & POLLNVAL) == 0 && !means_gone(look_again(*e))) {
       out.what = ready_of(polled.revents);
       e->silent = e->once;
       return true;
@@ -2310,14 +2365,15 @@ class none_poller {
   int open() noexcept { return ENOTSUP; }
   void close() noexcept {}
   void abandon() noexcept {}
+  int reopen() noexcept { return ENOTSUP; }
   bool is_open() const noexcept { return false; }
   bool owns(native_handle) const noexcept { return false; }
   int add(native_handle, interest, poll_token) noexcept { return ENOTSUP; }
   int change(native_handle, interest, poll_token) noexcept { return ENOTSUP; }
   int remove(native_handle) noexcept { return ENOTSUP; }
   int renew() noexcept { return ENOTSUP; }
-  int wait(poll_event*, std::size_t, nanos) noexcept { return -ENOTSUP; }
   int expose(native_handle&) const noexcept { return ENOTSUP; }
+  int wait(poll_event*, std::size_t, nanos) noexcept { return -ENOTSUP; }
   native_handle bell() const noexcept { return -1; }
   static int ring(native_handle) noexcept { return ENOTSUP; }
 };
@@ -2668,6 +2724,9 @@ class waiting_room {
     Traits::parker::wake_all(epoch_);
   }
 
+  // The child of a fork: they are not there.
+  void forget_all() noexcept { waiting_.store(0, std::memory_order_relaxed); }  // ours alone
+
   // Edge [leave]: W1 a poster leaves (release); W2 the destructor sees the room empty (acquire), so
   // nobody touches what it frees.
   bool empty() const noexcept { return waiting_.load(std::memory_order_acquire) == 0; }  // [leave] W2
@@ -2815,6 +2874,18 @@ class ingress {
     if (at.front_is_next) return spill_.news_before_sleep(at.front);
     if (ring_.published_before_sleep(at.head)) return true;
     return at.front == nullptr && spill_.news_before_sleep(nullptr);
+  }
+
+  // The child of a fork, where whoever had claimed a place is not there to fill it, nobody waits for
+  // room any more, and what another thread was running is not running.
+  void abandon_claims() noexcept {
+    for (std::uint64_t i = ring_.head(); i != ring_.tail(); ++i) {
+      if (ring_.published(i)) continue;
+      ring_.task_at(i).mark_empty();
+      ring_.publish(i, true);
+    }
+    for (node* n = spill_.front(); n != nullptr; n = n->next) spill_type::publish(*n);
+    room_.forget_all();
   }
 
   // Destroys what was accepted and never run. Waits for claims that are not yet published.
@@ -3176,9 +3247,11 @@ class timer_heap {
   }
 
   void pop() noexcept {
+    if (!top().stands()) --gone_;
     if (--size_ != 0) sift_down(entry(entries_[size_]));
   }
 
+  std::size_t standing() const noexcept { return size_ - gone_; }
   std::size_t count_due(nanos now) const noexcept {
     std::size_t count = 0;
     for (std::size_t i = 0; i < size_; ++i) {
@@ -3187,12 +3260,16 @@ class timer_heap {
     return count;
   }
 
-  // A timer has left. Entries that came last are in nobody's way and go at once.
+  // A timer has left. Entries that came last go at once, the others when they are the larger part.
   void drop_gone() noexcept {
-    while (size_ != 0 && !entries_[size_ - 1].stands()) --size_;
+    ++gone_;
+    for (; gone_ != 0 && !entries_[size_ - 1].stands(); --gone_) --size_;
+    if (gone_ > size_ / 2 + few) drop_all_gone();
   }
 
  private:
+  static constexpr std::size_t few = 64;
+
   void sift_down(const entry& e) noexcept {
     std::size_t at = 0;
     for (std::size_t child = 1; child < size_; child = 4 * at + 1) {
@@ -3208,6 +3285,14 @@ class timer_heap {
     entries_[at] = e;
   }
 
+  void drop_all_gone() noexcept {
+    const std::size_t all = std::exchange(size_, 0);
+    gone_ = 0;
+    for (std::size_t i = 0; i < all; ++i) {
+      if (entries_[i].stands()) push(entry(entries_[i]));
+    }
+  }
+
   void grow() {
     const std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     auto* entries = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
@@ -3221,6 +3306,7 @@ class timer_heap {
   entry* entries_ = nullptr;
   std::size_t size_ = 0;
   std::size_t room_ = 0;
+  std::size_t gone_ = 0;  // entries that do not stand
 };
 
 }  // namespace detail
@@ -3311,6 +3397,12 @@ class timer_bag {
     }
   }
   bool all_stand() const noexcept { return gone_ == 0; }
+  std::size_t standing() const noexcept { return size_ - gone_; }
+  std::size_t count_due(nanos now) const noexcept {
+    std::size_t count = 0;
+    for_each([&count, now](const entry& e) { count += e.deadline <= now && e.stands() ? 1u : 0u; });
+    return count;
+  }
 
   // The earliest deadline, or `crowd` if there are more than a handful; `never` when nobody stands
   // here any more, and then the bag is empty.
@@ -3335,12 +3427,9 @@ class timer_bag {
   // Exactly, however many there are; `none` when nobody stands here.
   entry soonest(const entry& none) const noexcept {
     entry least = none;
-    for (const chunk* c = newest_; c != nullptr; c = c->older) {
-      const std::uint32_t count = size_ == 0 ? 0 : filled(c);
-      for (std::uint32_t i = 0; i < count; ++i) {
-        if (c->entries[i].stands() && c->entries[i].before(least)) least = c->entries[i];
-      }
-    }
+    for_each([&least](const entry& e) {
+      if (e.stands() && e.before(least)) least = e;
+    });
     return least;
   }
 
@@ -3348,6 +3437,13 @@ class timer_bag {
   using chunk = typename chunks::chunk;
   static constexpr std::size_t handful = 16;
   static constexpr std::uint32_t few = 64;
+
+  template <class F>
+  void for_each(const F& f) const {
+    for (const chunk* c = newest_; c != nullptr; c = c->older) {
+      for (std::uint32_t i = 0; i < filled(c); ++i) f(c->entries[i]);
+    }
+  }
 
   entry& last() const noexcept { return newest_->entries[(size_ - 1) % chunks::size]; }
   std::uint32_t filled(const chunk* c) const noexcept {
@@ -3474,6 +3570,7 @@ class timer_wheel {
   // Not later than the earliest deadline, and equal to it unless more than a handful of timers
   // share the earliest bucket: then it is the bucket's beginning, and the wake there is for all.
   nanos next_wake() {
+    if (held_.earliest(long_ago, chunks_) != never) return long_ago;  // all of these are due
     while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
     if (!heap_.empty()) return heap_.top().deadline;
     for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
@@ -3485,11 +3582,21 @@ class timer_wheel {
     return never;
   }
 
-  // How many take_due() would hand out, were they all asked for at once.
-  std::size_t count_due(nanos now) {
-    while (refill(now)) {
+  // How many are due. Looks at single timers only where the clock is in the middle of a bucket.
+  std::size_t count_due(nanos now) const noexcept {
+    const std::uint64_t tick = tick_of(now);
+    const std::size_t near = tick >= base_ ? heap_.standing() : heap_.count_due(now);
+    std::size_t count = held_.standing() + near;
+    for (std::uint32_t level = 0; level < levels; ++level) {
+      for (std::uint64_t left = occupied_[level]; left != 0; left &= left - 1) {
+        const std::uint32_t bucket = level * buckets_per_level + lowest_bit(left);
+        const std::uint64_t start = start_of(level, bucket);
+        const std::uint64_t next = start + (std::uint64_t{1} << (level * digit_bits));
+        if (start > tick) break;
+        count += next <= tick ? bags_[bucket].standing() : bags_[bucket].count_due(now);
+      }
     }
-    return heap_.count_due(now);
+    return count;
   }
 
   // The earliest deadline, exactly. Costs as much as the earliest bucket has timers, once for each
@@ -3769,7 +3876,7 @@ class timers {
   std::size_t started() const noexcept { return started_; }
   nanos next_wake() { return wheel_.next_wake(); }
   nanos next_deadline() { return wheel_.next_deadline(); }
-  std::size_t count_due(nanos now) { return wheel_.count_due(now); }
+  std::size_t count_due(nanos now) const noexcept { return wheel_.count_due(now); }
 
   // Runs what is due at `now`, in order, at most `most`: run(task). What is armed meanwhile and due
   // already waits for the next call, so a timer of zero delay cannot starve the rest. `later` is
@@ -4109,7 +4216,8 @@ namespace detail {
 // carries the generation of that registration, so events of an earlier owner of the same number are
 // dropped. The loop thread only (or who borrows an idle loop).
 //
-// While watches of one descriptor disagree about `edge`, it is level-triggered for all.
+// While watches of one descriptor disagree about `edge`, it is level-triggered for all; so it is under
+// a poller that has no edges.
 //
 // A descriptor may be closed without a word to us, and its number name a stranger soon after. When
 // the kernel says so, its watches are moved to the lost, who are told once.
@@ -4212,6 +4320,19 @@ class registry {
     return refused;
   }
 
+  // The poller has it no more, or cannot be told; its watches are still to hear why.
+  void lose(native_handle fd, int why) noexcept {
+    drop(fd);
+    haunted_ = true;
+    while (record* r = descriptors_[fd].first) {
+      count_off(*r);
+      leave(*r);
+      r->always = false;
+      r->lost = why;
+      link(*r, lost_);
+    }
+  }
+
   // The kernel keeps a registration by number and file. Where a number is closed while its file lives
   // on through a duplicate, one stays behind that cannot be taken off any more and may be reported
   // for ever. Once such reports have cost as much as registering all descriptors anew, this does.
@@ -4224,7 +4345,7 @@ class registry {
   // What all watches of a descriptor want together; `any`: that need the poller.
   interest wanted(const descriptor& d, bool& any) const noexcept {
     interest all = interest::none;
-    bool edge = true;
+    bool edge = poller::edges;
     bool oneshot = true;
     std::size_t watchers = 0;
     for (const record* r = d.first; r != nullptr; r = r->next) {
@@ -4268,19 +4389,6 @@ class registry {
     if (p.remove(fd) != 0) haunted_ = true;
   }
 
-  // The poller has it no more, or cannot be told; its watches are still to hear why.
-  void lose(native_handle fd, int why) noexcept {
-    drop(fd);
-    haunted_ = true;
-    while (record* r = descriptors_[fd].first) {
-      count_off(*r);
-      leave(*r);
-      r->always = false;
-      r->lost = why;
-      link(*r, lost_);
-    }
-  }
-
   void drop(native_handle fd) noexcept {
     descriptors_[fd].in_poller = false;
     descriptors_[fd].disarmed = false;
@@ -4289,7 +4397,12 @@ class registry {
 
   void start_anew(poller& p) noexcept {
     ghosts_ = 0;
-    if (p.renew() != 0) return;  // another time
+    if (p.renew() == 0) register_again(p);  // else another time
+  }
+
+ public:
+  // With a poller that has forgotten all.
+  void register_again(poller& p) noexcept {
     for (std::size_t i = 0; i < room_; ++i) {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
@@ -4300,6 +4413,7 @@ class registry {
     haunted_ = false;
   }
 
+ private:
   static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
     return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
   }
@@ -4341,6 +4455,7 @@ class watches {
   explicit watches(watch_table<Traits>& table) noexcept : table_(table) {}
 
   void serve_companion() noexcept { registry_.serve_companion(); }
+  void register_again(poller& p) noexcept { registry_.register_again(p); }
 
   std::size_t count() const noexcept { return count_; }
   std::size_t registered() const noexcept { return registry_.registered(); }
@@ -4411,6 +4526,7 @@ class watches {
       ++stale_;
       return registry_.heed_ghost(p);
     }
+    if (event.what.native_error != 0) return registry_.lose(fd, event.what.native_error);
     if (registry_[fd].oneshot) registry_[fd].disarmed = true;
     ++registry_[fd].serving;
     const std::uint64_t serial = ++serial_;
@@ -4742,9 +4858,13 @@ namespace detail {
 class meter {
  public:
   // What a task costs, learned over all frames of a loop: a mean in which the last eight or so count.
+  // A single one that is far off (its thread lost the CPU) must not spoil the frames behind it.
   class estimate {
    public:
-    void learn(nanos cost) noexcept { eighths_ += cost - eighths_ / 8; }
+    void learn(nanos took) noexcept {
+      const nanos most = eighths_ == 0 ? took : 4 * cost() + 1000;
+      eighths_ += (took < most ? took : most) - eighths_ / 8;
+    }
     nanos cost() const noexcept { return eighths_ / 8; }
 
    private:
@@ -4871,11 +4991,15 @@ struct alignas(cache_line) doorbell {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
+  static constexpr const char* in_the_child =
+      "the child of a fork destroys its copy of a loop, or calls after_fork_child() first";
+
   // Read by every poster, written when the loop parks or is told something.
   atomic<std::uint32_t> word{status::idle};
   atomic<std::uint32_t> symmetric{1};
   atomic<std::uint32_t> used{1};
   doorbell* next = nullptr;  // set once
+  std::uint32_t born = 0;    // in which process its loop is at home
 
   // Written by ringers.
   alignas(cache_line) atomic<std::uint32_t> ringers{0};
@@ -4914,12 +5038,14 @@ struct alignas(cache_line) doorbell {
       std::uint32_t free = 0;
       if (d->used.load(std::memory_order_relaxed) == 0 &&  // a hint; the CAS decides
           d->used.compare_exchange_strong(free, 1, std::memory_order_acq_rel)) {  // [list] A4
+        d->born = Traits::kernel::forks();
         return d;
       }
     }
     void* memory = heap_take(sizeof(doorbell), alignof(doorbell));
     if (memory == nullptr) return nullptr;
     auto* made = ::new (memory) doorbell;
+    made->born = Traits::kernel::forks();
     doorbell* head = list().load(std::memory_order_relaxed);  // a hint; the CAS decides
     do {
       made->next = head;
@@ -4984,6 +5110,7 @@ struct alignas(cache_line) doorbell {
 
   void wake_poller() noexcept {
     wakes_poller.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    HYBRIDLOOP_CONTRACT(born == Traits::kernel::forks(), in_the_child);
     const native_handle handle = bell.load(std::memory_order_acquire);  // [bell] B3
     if (Traits::poller::ring(handle) != 0) fail("the kernel refuses to ring the bell of a sleeping loop");
   }
@@ -5075,6 +5202,13 @@ class wakeup {
       if (change(seen, status::with_mode(seen, status::away))) return;
     }
     leave();
+  }
+
+  // The child of a fork, whose one thread this is: who was ringing, or running the loop, is not there.
+  void settle_in_child(std::uint32_t m) noexcept {
+    door_.word.store(status::with_mode(word(), m), std::memory_order_relaxed);  // ours alone
+    door_.ringers.store(0, std::memory_order_relaxed);                          // ours alone
+    owes_barrier_ = !symmetric_;
   }
 
   void bury() noexcept { turn_to(status::dead); }
@@ -5278,6 +5412,13 @@ class companion {
     leave_.store(true, std::memory_order_release);  // [companion] Z1
     if (Poller::ring(p.bell()) != 0) fail("the kernel refuses to ring the companion's bell");
     thread_.join();
+  }
+
+  // The child of a fork, where the thread is not there to be joined. True if there was one.
+  bool forget() noexcept {
+    const bool was = thread_.joinable();
+    ::new (static_cast<void*>(&thread_)) std::thread();
+    return was;
   }
 
  private:
@@ -5510,6 +5651,12 @@ class core {
     while (!wake.borrow(was)) Traits::kernel::yield();
     wake.bury();
     while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
+    destroy_all_work();
+    poller.close();
+  }
+
+  // Closures that are destroyed may post, and destroy others.
+  void destroy_all_work() noexcept {
     do {
       in.destroy_all();
       deferred.clear();
@@ -5519,8 +5666,9 @@ class core {
       timers_.end_all(true);
       watches_.end_all(poller, true);
     } while (!in.empty());
-    poller.close();
   }
+
+  bool forked() const noexcept { return Traits::kernel::forks() != born; }
 
  private:
   // Where things lie in the mapping.
@@ -5567,6 +5715,7 @@ class core {
   tally<Traits> stale_events;
 
   // The loop thread.
+  std::uint32_t born = Traits::kernel::forks();  // in which process
   std::size_t ran = 0;  // by the innermost run()
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;
@@ -5602,6 +5751,7 @@ template <class Traits>
 class ownership {
  public:
   explicit ownership(core<Traits>& c) noexcept : core_(c), runs_(c.runs_here()) {
+    HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     if (!runs_) borrowed_ = c.wake.borrow(was_);
   }
   ownership(const ownership&) = delete;
@@ -5661,6 +5811,60 @@ void leave(core<Traits>& c) noexcept {
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< loop/ownership.hpp
+
+// >>> loop/fork.hpp - what becomes of a loop in the child of a fork
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// The child has one thread, the one that forked, and a copy of all memory; the kernel objects it
+// shares with its parent. Threads that were in the middle of a call are gone, so what they had
+// claimed stays unpublished, what they had counted stays counted, and a lock stays locked.
+
+// Was the loop at rest when its process was copied? Not if another thread was running it and had not
+// parked, or had borrowed it: then what belongs to the loop thread may be half changed.
+template <class Traits>
+bool copied_at_rest(core<Traits>& c) noexcept {
+  const std::uint32_t m = status::mode_of(c.wake.word());
+  return c.runs_here() || (m != status::awake && m != status::lent);
+}
+
+// The destructor of a loop, in the child. Touches no kernel object that the parent has too, beyond
+// closing the child's own descriptors of it. False: the memory cannot be looked through, and is left.
+template <class Traits>
+bool abandon(core<Traits>& c) noexcept {
+  const bool at_rest = copied_at_rest(c);
+  c.companion_.forget();
+  c.poller.abandon();
+  if (!at_rest) return false;
+  c.wake.settle_in_child(status::dead);
+  c.in.abandon_claims();
+  c.destroy_all_work();
+  return true;
+}
+
+// Makes the copy a loop of its own: kernel objects of its own under the old numbers, with the same
+// watches, and a companion. What was accepted stays accepted. 0 or an errno; then it can only be
+// destroyed.
+template <class Traits, class Build>
+int go_on_in_child(core<Traits>& c) noexcept {
+  HYBRIDLOOP_CONTRACT(copied_at_rest(c), "a loop that another thread was running when the process forked cannot go on in the child");
+  c.wake.settle_in_child(c.runs_here() ? status::awake : status::idle);
+  c.in.abandon_claims();
+  const bool had_companion = c.companion_.forget();
+  c.born = Traits::kernel::forks();
+  c.door.born = c.born;
+  if (!c.poller.is_open()) return 0;
+  const int refused = c.poller.reopen();
+  if (refused != 0) return refused;
+  c.door.bell.store(c.poller.bell(), std::memory_order_release);  // [bell] B3
+  c.watches_.register_again(c.poller);
+  if (c.exposed && !c.runs_here()) c.ring_own_bell();
+  return had_companion ? c.companion_.template start<Build>(c) : 0;
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/fork.hpp
 
 // >>> loop/event_batch.hpp - what the kernel reported in one go, and who was not told yet
 HYBRIDLOOP_OPEN
@@ -5837,10 +6041,11 @@ class runner {
       barren = steps_ == steps && core_.microtasks.empty() ? barren + 1 : 0;
     }
     end_turn();
-    const nanos now = core_type::read_now();
-    const std::size_t due = core_.timers_.count_due(now);
-    return {core_.ran, core_.queued() + due + events_.left(), core_.timers_.next_deadline(),
-            now - begin > budget ? now - begin - budget : 0};
+    const std::size_t due = core_.timers_.count_due(core_type::read_now());
+    const std::size_t pending = core_.queued() + due + events_.left();
+    const nanos next = core_.timers_.next_deadline();
+    const nanos took = core_type::read_now() - begin;
+    return {core_.ran, pending, next, took > budget ? took - budget : 0};
   }
 
  private:
@@ -5877,6 +6082,7 @@ class runner {
   }
 
   static bool enter(core_type& c, bool outermost) {
+    HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     const bool entered = !outermost || c.wake.enter();
     HYBRIDLOOP_CONTRACT(entered, "a loop is run by one thread at a time");
     return entered;
@@ -6143,13 +6349,15 @@ class awaited {
   class asking {
    public:
     asking(awaited& place, F& f) noexcept : place_(&place), f_(&f) {}
-    asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_) {}
+    asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_), born_(other.born_) {}
     asking& operator=(asking&&) = delete;
     ~asking() {
-      if (place_ != nullptr) place_->answer(dropped);
+      if (place_ != nullptr && at_home()) place_->answer(dropped);
     }
 
+    // In the child of a fork there is no caller any more, and its stack may be anybody's.
     void operator()() {
+      if (!at_home()) return;
       awaited& place = *place_;
       trap<Build>([&] { place.result_.fill(*f_); },
                       [&](std::exception_ptr error) { place.error_ = std::move(error); });
@@ -6158,8 +6366,11 @@ class awaited {
     }
 
    private:
+    bool at_home() const noexcept { return Traits::kernel::forks() == born_; }
+
     awaited* place_;
     F* f_;
+    std::uint32_t born_ = Traits::kernel::forks();
   };
 
   // False when the task was dropped.
@@ -6271,7 +6482,7 @@ class basic_keep_alive {
   }
   ~basic_keep_alive() {
     if (!core_) return;
-    if (core_->holds.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // [hold] Y1
+    if (core_->holds.fetch_sub(1, std::memory_order_acq_rel) == 1 && !core_->forked()) {  // [hold] Y1
       core_->door.tell(detail::status::wanted);
     }
   }
@@ -6492,6 +6703,20 @@ class basic_loop {
   // later than the earliest deadline; with many timers it may be earlier, and is asked again.
   std::optional<duration> next_timeout() const;
 
+  // The child of a fork, before it uses the loop in any other way but destroying it: the loop is the
+  // child's own from here on, with the tasks, timers and watches that it had, and the child's handles
+  // have the same numbers. Tasks that other threads were in the middle of posting are gone, and their
+  // callers of invoke() too. Does nothing in the process in which the loop was made. The one thread of
+  // the child; a broken contract if another thread was awake in run() at the fork. Throws what the
+  // kernel refuses; then the loop can only be destroyed.
+  //
+  // Without it the child may only destroy the loop, which leaves the parent's alone; closures are
+  // destroyed, except if another thread was awake in run(): then they are left.
+  template <class Build = detail::build_tag>
+  void after_fork_child();
+  template <class Build = detail::build_tag>
+  void after_fork_child(std::error_code& code);
+
   // Called each time before run() and its sisters sleep, and each time after, in pairs. on_prepare's
   // may post, defer, arm timers: then there is no sleep. One of each; the last one given counts, and
   // nullptr takes it away. poll() and run_budget() never sleep, so they call neither.
@@ -6544,6 +6769,10 @@ basic_loop<Traits>::basic_loop(const loop_options& options) : core_(nullptr) {
 template <class Traits>
 basic_loop<Traits>::~basic_loop() {
   if (core_ == nullptr) return;
+  if (core_->forked()) {
+    if (detail::abandon(*core_)) core_->let_go();
+    return;
+  }
   HYBRIDLOOP_CONTRACT(!core_->wake.running(), "a loop is destroyed while nobody runs it");
   core_->tear_down();
   core_->let_go();
@@ -6720,14 +6949,15 @@ namespace detail {
 
 // Commands travel through the ingress, in order with the same thread's posts, are never refused for
 // room, and are not counted as tasks. They carry ids, so a late one finds nobody.
+//
+// What a command changes at once, for any thread to see, it changes as it is built in its place: by
+// then it had its memory and the loop was not closed, so nothing is changed that nobody completes.
 
 template <class Traits>
 struct timer_command : command_base {
   enum class verb : std::uint8_t { start, release, move, ref, unref };
 
   timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
-  timer_command(core<Traits>& c, timer_id i, std::uint32_t number, nanos target) noexcept
-      : loop(&c), id(i), deadline(target), move(number), what(verb::move) {}
 
   void operator()() {
     auto& all = loop->timers_;
@@ -6751,6 +6981,30 @@ struct timer_command : command_base {
   nanos deadline = 0;
   std::uint32_t move = 0;
   verb what;
+};
+
+// A cancel or a move from another thread. `known`, the answer, is the caller's.
+template <class Traits>
+struct timer_change : timer_command<Traits> {
+  using base = timer_command<Traits>;
+
+  timer_change(core<Traits>& c, timer_id i, bool& answer) noexcept
+      : base(c, base::verb::release, i), known(&answer) {}
+  timer_change(core<Traits>& c, timer_id i, nanos target, bool& answer) noexcept
+      : base(c, base::verb::move, i), known(&answer) {
+    this->deadline = target;
+  }
+  timer_change(timer_change&& given) noexcept : base(given), known(given.known) {
+    auto& all = this->loop->timers_;
+    if (this->what == base::verb::move) {
+      this->move = all.announce_move(this->id);
+      *known = this->move != 0;
+    } else {
+      *known = all.end(this->id) != timers<Traits>::ending::unknown;
+    }
+  }
+
+  bool* known;
 };
 
 template <class Traits, class Build>
@@ -6815,14 +7069,33 @@ struct watch_command : command_base {
   verb what;
 };
 
+// An unwatch from another thread.
+template <class Traits, class Build>
+struct watch_end : watch_command<Traits, Build> {
+  using base = watch_command<Traits, Build>;
+
+  watch_end(core<Traits>& c, watch_id i, bool& answer) noexcept
+      : base(c, base::verb::detach, i), known(&answer) {}
+  watch_end(watch_end&& given) noexcept : base(given), known(given.known) {
+    *known = this->loop->watch_table_.end(this->id);
+  }
+
+  bool* known;
+};
+
 // unwatch(id, done) from another thread: off the poller first, then done.
 template <class Traits, class F>
 struct unwatch_command : command_base {
   template <class Given>
-  unwatch_command(core<Traits>& c, watch_id i, Given&& f)
-      : loop(&c), id(i), done(std::forward<Given>(f)) {}
+  unwatch_command(core<Traits>& c, watch_id i, Given&& f, bool& answer)
+      : loop(&c), id(i), done(std::forward<Given>(f)), known(&answer) {}
+  unwatch_command(unwatch_command&& given)
+      : loop(given.loop), id(given.id), done(std::move(given.done)), known(given.known) {
+    ours = *known = loop->watch_table_.end(id);
+  }
 
   void operator()() {
+    if (!ours) return;
     if (watch_record<Traits>* r = loop->watch_table_.any(id)) loop->watches_.detach(loop->poller, *r);
     ++loop->ran;
     done();
@@ -6831,6 +7104,8 @@ struct unwatch_command : command_base {
   core<Traits>* loop;
   watch_id id;
   F done;
+  bool* known;
+  bool ours = false;
 };
 
 }  // namespace detail
@@ -6859,10 +7134,20 @@ timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f
     all.start(*made, core_->cached_now());
     return id;
   }
-  if (core_->template send<Build>(command(*core_, command::verb::start, id))) return id;
-  all.end(id);
-  all.discard(*made);
-  return {};
+  struct unless_sent {
+    detail::timers<Traits>& all;
+    timer_id id;
+    typename detail::timers<Traits>::record* r;
+    ~unless_sent() {
+      if (r == nullptr) return;
+      all.end(id);
+      all.discard(*r);
+    }
+  };
+  unless_sent guard{all, id, made};
+  if (!core_->template send<Build>(command(*core_, command::verb::start, id))) return {};
+  guard.r = nullptr;
+  return id;
 }
 
 template <class Traits>
@@ -6891,23 +7176,21 @@ timer_id basic_loop<Traits>::every(std::chrono::duration<Rep, Period> period, F&
 template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
-  using command = detail::timer_command<Traits>;
   const nanos target = detail::to_nanos(deadline);
   if (core_->runs_here()) return core_->timers_.move(id, target, core_->cached_now());
-  const std::uint32_t number = core_->timers_.announce_move(id);
-  return number != 0 && core_->template send<Build>(command(*core_, id, number, target));
+  bool known = false;
+  core_->template send<Build>(detail::timer_change<Traits>(*core_, id, target, known));
+  return known;
 }
 
 template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::cancel(timer_id id) {
-  using command = detail::timer_command<Traits>;
   using ending = typename detail::timers<Traits>::ending;
   if (core_->runs_here()) return core_->timers_.cancel(id);
-  const ending how = core_->timers_.end(id);
-  // Refused by a closed loop, whose own end releases it.
-  if (how == ending::unplace) core_->template send<Build>(command(*core_, command::verb::release, id));
-  return how != ending::unknown;
+  bool known = false;
+  if (core_->template send<Build>(detail::timer_change<Traits>(*core_, id, known))) return known;
+  return core_->timers_.end(id) != ending::unknown;  // a closed loop's own end releases it
 }
 
 // ---- Descriptors ----
@@ -6966,28 +7249,30 @@ bool basic_loop<Traits>::modify(watch_id id, interest what) {
 template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::unwatch(watch_id id) {
-  using command = detail::watch_command<Traits, Build>;
-  if (!core_->watch_table_.end(id)) return false;
   if (const detail::ownership<Traits> own(*core_); own) {
+    if (!core_->watch_table_.end(id)) return false;
     if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
-  } else {
-    // Refused by a closed loop, whose own end takes it off.
-    core_->template send<Build>(command(*core_, command::verb::detach, id));
+    return true;
   }
-  return true;
+  bool known = false;
+  if (core_->template send<Build>(detail::watch_end<Traits, Build>(*core_, id, known))) return known;
+  return core_->watch_table_.end(id);  // a closed loop's own end takes it off
 }
 
 template <class Traits>
 template <class F, class Build>
 bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
   using command = detail::unwatch_command<Traits, std::decay_t<F>>;
-  if (!core_->watch_table_.end(id)) return false;
+  if (core_->watch_table_.find(id) == nullptr) return false;
   if (core_->runs_here()) {
-    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
+    const detail::ownership<Traits> own(*core_);
     defer<F, Build>(std::forward<F>(done));
+    if (core_->watch_table_.end(id)) core_->watches_.detach(core_->poller, *core_->watch_table_.any(id));
     return true;
   }
-  return core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
+  bool known = false;
+  core_->template send<Build>(command(*core_, id, std::forward<F>(done), known));
+  return known;
 }
 
 // ---- What keeps run_until_idle() ----
@@ -7074,6 +7359,23 @@ native_handle basic_loop<Traits>::backend_handle(std::error_code& code) noexcept
     if (refused == ENOTSUP) code = errc::unsupported;
   }
   return handle;
+}
+
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::after_fork_child() {
+  std::error_code code;
+  after_fork_child<Build>(code);
+  detail::throw_if<Build>(code, "hybridloop: after_fork_child");
+}
+
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::after_fork_child(std::error_code& code) {
+  code.clear();
+  if (!core_->forked()) return;
+  const int refused = detail::go_on_in_child<Traits, Build>(*core_);
+  if (refused != 0) code = detail::system_error_code(refused);
 }
 
 template <class Traits>

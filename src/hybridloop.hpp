@@ -130,6 +130,7 @@
 #include "loop/companion.hpp"
 #include "loop/core.hpp"
 #include "loop/ownership.hpp"
+#include "loop/fork.hpp"
 #include "loop/event_batch.hpp"
 #include "loop/park.hpp"
 #include "loop/runner.hpp"

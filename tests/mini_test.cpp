@@ -314,6 +314,11 @@ struct deaf_kernel : kernel_here {
     ++waits;
     return deaf ? -EBADF : kernel_here::epoll_wait(epoll, out, room, milliseconds);
   }
+  static int poll(pollfd* descriptors, std::size_t count,
+                  hybridloop::detail::nanos timeout) noexcept {
+    ++waits;
+    return deaf ? -EBADF : kernel_here::poll(descriptors, count, timeout);
+  }
 };
 
 }  // namespace

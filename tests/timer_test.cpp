@@ -1192,7 +1192,9 @@ using interrupted_loop = basic_virtual_loop<interrupted_traits>;
 template <class Scene>
 void at_every_access(const Scene& scene) {
   bool cut_in = true;
-  for (std::size_t nth = 1; cut_in; ++nth) {
+  std::size_t nth = 0;
+  while (cut_in) {
+    ++nth;
     CAPTURE(nth);
     scene([&](auto act, auto other) {
       cut::other = other;

@@ -35,6 +35,12 @@ struct diary {
   std::size_t size() const { return told.size(); }
 };
 
+// Where the poller has no edges, `edge` is told like a level: who wants to hear once has to read.
+constexpr bool edges = hybridloop::default_traits::poller::edges;
+void read_unless_edges(const socket_pair& pair) {
+  if (!edges) pair.drain_left();
+}
+
 int closed_number() {
   const int fd = ::dup(0);
   ::close(fd);
@@ -123,7 +129,10 @@ EVERY_POLICY("with edge, a change is told once") {
   hybridloop::loop l(on(path));
   const socket_pair pair;
   int told = 0;
-  l.watch(pair.left(), readable | edge, [&] { ++told; });
+  l.watch(pair.left(), readable | edge, [&] {
+    ++told;
+    read_unless_edges(pair);
+  });
 
   for (int change = 1; change <= 3; ++change) {
     pair.write_right();
@@ -177,11 +186,11 @@ EVERY_POLICY("modify changes what is told, and has an edge told again") {
 
   CHECK(l.modify(id, writable | edge));
   settle(l);
-  CHECK(d.size() == 1);
+  CHECK((edges ? d.size() == 1 : d.size() >= 1));
   CHECK(d.told.back().writable);
   CHECK(l.modify(id, writable | edge));
   settle(l);
-  CHECK(d.size() == 2);
+  CHECK((edges ? d.size() == 2 : d.size() >= 2));
   pair.write_right();
   CHECK(l.modify(id, readable));
   turn_until(l, [&] { return d.told.back().readable; });
@@ -356,7 +365,10 @@ EVERY_POLICY("edges of one descriptor are told once to each of its watches") {
   const socket_pair pair;
   int first = 0;
   int second = 0;
-  l.watch(pair.left(), readable | edge, [&] { ++first; });
+  l.watch(pair.left(), readable | edge, [&] {
+    ++first;
+    read_unless_edges(pair);
+  });
   l.watch(pair.left(), readable | edge, [&] { ++second; });
 
   for (int change = 1; change <= 3; ++change) {
@@ -574,6 +586,7 @@ EVERY_POLICY("beside a file that is always ready, a nested run loses no edge") {
   l.watch(fd, readable, [] {});
   l.watch(pair.left(), readable | edge, [&] {
     ++first;
+    read_unless_edges(pair);
     l.poll();
     l.poll();
   });
@@ -747,10 +760,12 @@ EVERY_POLICY("from another thread, a modify of a closed descriptor reaches the c
   socket_pair pair;
   diary d;
   const watch_id id = l.watch(pair.left(), readable, d.writer());
-  pair.close_left();
   {
     const in_background running(l);
-    CHECK(l.modify(id, writable));
+    l.invoke([&] {
+      pair.close_left();
+      elsewhere([&] { CHECK(l.modify(id, writable)); });
+    });
     l.invoke([] {});
   }
   l.run_until_idle();
@@ -899,6 +914,7 @@ EVERY_POLICY("watches outlive the ghost of a closed descriptor, each as it was")
     ids[i] = l.watch(pairs[i].left(), asked[i], [&told, &pairs, i] {
       ++told[i];
       if (i == 0) pairs[i].drain_left();
+      read_unless_edges(pairs[i]);
     });
   }
   pairs[2].write_right();
@@ -1293,6 +1309,10 @@ struct slow_kernel : kernel_here {
     if (meanwhile) std::exchange(meanwhile, nullptr)();
     return kernel_here::epoll_create();
   }
+  static int pipe(int (&ends)[2]) noexcept {
+    if (meanwhile) std::exchange(meanwhile, nullptr)();
+    return kernel_here::pipe(ends);
+  }
 };
 
 }  // namespace
@@ -1380,6 +1400,7 @@ EVERY_POLICY("a stop in a callback leaves the rest for the next run, and repeats
   for (std::size_t i = 0; i < 5; ++i) {
     l.watch(pairs[i].left(), i % 2 == 0 ? readable | edge : readable | oneshot, [&, i] {
       ++told[i];
+      read_unless_edges(pairs[i]);
       l.stop();
     });
     pairs[i].write_right();
@@ -1418,6 +1439,7 @@ EVERY_POLICY("a nested run serves the other descriptors of the batch, and nothin
   for (std::size_t i = 0; i < 4; ++i) {
     l.watch(pairs[i].left(), readable | edge, [&, i] {
       ++told[i];
+      read_unless_edges(pairs[i]);
       const socket_pair inner;
       bool inner_told = false;
       const watch_id id = l.watch(inner.left(), readable, [&inner_told] { inner_told = true; });
@@ -1431,7 +1453,9 @@ EVERY_POLICY("a nested run serves the other descriptors of the batch, and nothin
   turn_until(l, [&] { return std::accumulate(told.begin(), told.end(), 0) >= 4; });
   settle(l);
 
-  CHECK(told == std::vector<int>{1, 1, 1, 1});
+  const auto fewest_most = std::minmax_element(told.begin(), told.end());
+  CHECK(*fewest_most.first >= 1);
+  if (edges) CHECK(*fewest_most.second == 1);  // a level is found again by the nested run
 }
 
 EVERY_POLICY("a callback may run the loop until its own watch is gone") {
@@ -1491,6 +1515,7 @@ EVERY_POLICY("an exception in a callback loses no edge of the others, and tells 
   for (std::size_t i = 0; i < many; ++i) {
     l.watch(pairs[i].left(), i % 2 == 0 ? readable | edge : readable | oneshot, [&, i] {
       ++told[i];
+      read_unless_edges(pairs[i]);
       throw oops();
     });
     pairs[i].write_right();
@@ -1509,7 +1534,10 @@ EVERY_POLICY("an exception in a task or timer loses no edge that the same turn f
   const std::vector<socket_pair> pairs(3);
   std::size_t told = 0;
   for (std::size_t i = 0; i < 3; ++i) {
-    l.watch(pairs[i].left(), readable | edge, [&] { ++told; });
+    l.watch(pairs[i].left(), readable | edge, [&, i] {
+      ++told;
+      read_unless_edges(pairs[i]);
+    });
   }
   settle(l);
 
@@ -1577,6 +1605,7 @@ EVERY_POLICY("on_exception takes what callbacks throw, and the batch goes on") {
   for (const auto& pair : pairs) {
     l.watch(pair.left(), readable | edge, [&] {
       ++told;
+      read_unless_edges(pair);
       throw oops();
     });
     pair.write_right();
@@ -1776,18 +1805,24 @@ namespace {
 
 // Refuses what its switches say.
 struct refusing_kernel : kernel_here {
-  static inline std::atomic<int> no_epoll{0};
+  static inline std::atomic<int> no_poller{0};
   static inline std::atomic<int> no_control{0};
   static inline std::atomic<int> failing_waits{0};
   static inline std::atomic<int> failing_writes{0};
   static inline std::atomic<std::size_t> waits{0};
 
   static int epoll_create() noexcept {
-    return no_epoll != 0 ? -no_epoll : kernel_here::epoll_create();
+    return no_poller != 0 ? -no_poller : kernel_here::epoll_create();
+  }
+  static int pipe(int (&ends)[2]) noexcept {
+    return no_poller != 0 ? -no_poller : kernel_here::pipe(ends);
   }
   static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
     if (no_control != 0 && what == EPOLL_CTL_ADD) return -no_control;
     return kernel_here::epoll_ctl(epoll, what, fd, event);
+  }
+  static int identify(int fd, hybridloop::detail::file_identity& out) noexcept {
+    return no_control != 0 ? -no_control : kernel_here::identify(fd, out);
   }
   static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
     if (fails()) return -EBADF;
@@ -1797,6 +1832,11 @@ struct refusing_kernel : kernel_here {
                           hybridloop::detail::nanos timeout) noexcept {
     if (fails()) return -EBADF;
     return kernel_here::epoll_pwait2(epoll, out, room, timeout);
+  }
+  static int poll(pollfd* descriptors, std::size_t count,
+                  hybridloop::detail::nanos timeout) noexcept {
+    if (fails()) return -EBADF;
+    return kernel_here::poll(descriptors, count, timeout);
   }
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     if (failing_writes > 0) return --failing_writes % 2 == 0 ? -EIO : -EINTR;
@@ -1814,13 +1854,13 @@ struct refusing_kernel : kernel_here {
 
 TEST_CASE("off: a poller that is refused refuses the loop") {
   const auto before = open_descriptors();
-  refusing_kernel::no_epoll = EMFILE;
+  refusing_kernel::no_poller = EMFILE;
   std::error_code code;
   {
     loop_with<refusing_kernel> l(on(fast_path::off), code);
     CHECK(code == std::error_code(EMFILE, std::system_category()));
   }
-  refusing_kernel::no_epoll = 0;
+  refusing_kernel::no_poller = 0;
   CHECK(open_descriptors() == before);
 }
 
@@ -1830,7 +1870,7 @@ FOR_POLICIES("a poller that is refused refuses the watch, and the loop works on"
   diary d;
   int told = 0;
   std::error_code code;
-  refusing_kernel::no_epoll = EMFILE;
+  refusing_kernel::no_poller = EMFILE;
 
   CHECK(!l.watch(
       pair.left(), readable, [] {}, code));
@@ -1841,7 +1881,7 @@ FOR_POLICIES("a poller that is refused refuses the watch, and the loop works on"
     l.invoke([&] { ++told; });
   }
   l.run_until_idle();
-  refusing_kernel::no_epoll = 0;
+  refusing_kernel::no_poller = 0;
 
   CHECK(told == 1);
   CHECK(d.size() == 1);
@@ -1882,7 +1922,10 @@ EVERY_POLICY("a poller that fails once is waited in again") {
   loop_with<refusing_kernel> l(on(path));
   const socket_pair pair;
   int told = 0;
-  l.watch(pair.left(), readable | edge, [&] { ++told; });
+  l.watch(pair.left(), readable | edge, [&] {
+    ++told;
+    read_unless_edges(pair);
+  });
   refusing_kernel::failing_waits = 1;
 
   for (int round = 1; round <= 2; ++round) {
@@ -2014,6 +2057,11 @@ struct gated_kernel : kernel_here {
   static inline std::atomic<bool> closed_bell{false};
 
   static int eventfd() noexcept { return bell = kernel_here::eventfd(); }
+  static int pipe(int (&ends)[2]) noexcept {
+    const int made = kernel_here::pipe(ends);
+    bell = ends[1];
+    return made;
+  }
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     if (armed.exchange(false)) {
       in_write = true;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <limits>
+#include <ratio>
 #include <type_traits>
 
 #include "base/config.hpp"
@@ -25,7 +26,6 @@ constexpr nanos saturating_add(nanos a, nanos b) noexcept {
 // Rounded up, so that nothing is ever early; what does not fit is `never` or long ago.
 template <class Rep, class Period>
 constexpr nanos to_nanos(std::chrono::duration<Rep, Period> d) noexcept {
-  using std::chrono::nanoseconds;
   using given = std::chrono::duration<Rep, Period>;
   if constexpr (std::is_floating_point_v<Rep>) {
     const auto exact = std::chrono::duration<long double, std::nano>(d).count();
@@ -33,17 +33,17 @@ constexpr nanos to_nanos(std::chrono::duration<Rep, Period> d) noexcept {
     if (exact < -9.2e18L) return long_ago;
     const auto whole = static_cast<nanos>(exact);
     return static_cast<long double>(whole) < exact ? whole + 1 : whole;
-  } else if constexpr (std::is_same_v<given, nanoseconds>) {
-    return d.count();
-  } else if constexpr (std::ratio_less_v<std::nano, Period>) {
-    using wide = std::chrono::duration<std::intmax_t, Period>;
-    constexpr wide top = std::chrono::duration_cast<wide>((nanoseconds::max)());
-    if (d > top) return never;
-    if (std::is_signed_v<Rep> && d < -top) return long_ago;
-    return std::chrono::duration_cast<nanoseconds>(d).count();
   } else {
-    const auto whole = std::chrono::duration_cast<nanoseconds>(d);
-    return whole < d ? whole.count() + 1 : whole.count();
+    using scale = std::ratio_divide<Period, std::nano>;
+    constexpr auto num = static_cast<std::uint64_t>(scale::num);
+    constexpr auto den = static_cast<std::uint64_t>(scale::den);
+    const bool past = std::is_signed_v<Rep> && d < given::zero();
+    const auto count = static_cast<std::uint64_t>(d.count());
+    const std::uint64_t size = past ? 0 - count : count;
+    if (size / den >= static_cast<std::uint64_t>(never) / num) return past ? long_ago : never;
+    const std::uint64_t rest = size % den * num + (past ? 0 : den - 1);
+    const auto whole = static_cast<nanos>(size / den * num + rest / den);
+    return past ? -whole : whole;
   }
 }
 

@@ -150,6 +150,18 @@ class ingress {
     return at.front == nullptr && spill_.news_before_sleep(nullptr);
   }
 
+  // The child of a fork, where whoever had claimed a place is not there to fill it, nobody waits for
+  // room any more, and what another thread was running is not running.
+  void abandon_claims() noexcept {
+    for (std::uint64_t i = ring_.head(); i != ring_.tail(); ++i) {
+      if (ring_.published(i)) continue;
+      ring_.task_at(i).mark_empty();
+      ring_.publish(i, true);
+    }
+    for (node* n = spill_.front(); n != nullptr; n = n->next) spill_type::publish(*n);
+    room_.forget_all();
+  }
+
   // Destroys what was accepted and never run. Waits for claims that are not yet published.
   void destroy_all() noexcept {
     while (!empty()) {

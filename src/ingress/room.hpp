@@ -68,6 +68,9 @@ class waiting_room {
     Traits::parker::wake_all(epoch_);
   }
 
+  // The child of a fork: they are not there.
+  void forget_all() noexcept { waiting_.store(0, std::memory_order_relaxed); }  // ours alone
+
   // Edge [leave]: W1 a poster leaves (release); W2 the destructor sees the room empty (acquire), so
   // nobody touches what it frees.
   bool empty() const noexcept { return waiting_.load(std::memory_order_acquire) == 0; }  // [leave] W2

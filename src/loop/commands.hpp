@@ -11,14 +11,15 @@ namespace detail {
 
 // Commands travel through the ingress, in order with the same thread's posts, are never refused for
 // room, and are not counted as tasks. They carry ids, so a late one finds nobody.
+//
+// What a command changes at once, for any thread to see, it changes as it is built in its place: by
+// then it had its memory and the loop was not closed, so nothing is changed that nobody completes.
 
 template <class Traits>
 struct timer_command : command_base {
   enum class verb : std::uint8_t { start, release, move, ref, unref };
 
   timer_command(core<Traits>& c, verb v, timer_id i) noexcept : loop(&c), id(i), what(v) {}
-  timer_command(core<Traits>& c, timer_id i, std::uint32_t number, nanos target) noexcept
-      : loop(&c), id(i), deadline(target), move(number), what(verb::move) {}
 
   void operator()() {
     auto& all = loop->timers_;
@@ -42,6 +43,30 @@ struct timer_command : command_base {
   nanos deadline = 0;
   std::uint32_t move = 0;
   verb what;
+};
+
+// A cancel or a move from another thread. `known`, the answer, is the caller's.
+template <class Traits>
+struct timer_change : timer_command<Traits> {
+  using base = timer_command<Traits>;
+
+  timer_change(core<Traits>& c, timer_id i, bool& answer) noexcept
+      : base(c, base::verb::release, i), known(&answer) {}
+  timer_change(core<Traits>& c, timer_id i, nanos target, bool& answer) noexcept
+      : base(c, base::verb::move, i), known(&answer) {
+    this->deadline = target;
+  }
+  timer_change(timer_change&& given) noexcept : base(given), known(given.known) {
+    auto& all = this->loop->timers_;
+    if (this->what == base::verb::move) {
+      this->move = all.announce_move(this->id);
+      *known = this->move != 0;
+    } else {
+      *known = all.end(this->id) != timers<Traits>::ending::unknown;
+    }
+  }
+
+  bool* known;
 };
 
 template <class Traits, class Build>
@@ -106,14 +131,33 @@ struct watch_command : command_base {
   verb what;
 };
 
+// An unwatch from another thread.
+template <class Traits, class Build>
+struct watch_end : watch_command<Traits, Build> {
+  using base = watch_command<Traits, Build>;
+
+  watch_end(core<Traits>& c, watch_id i, bool& answer) noexcept
+      : base(c, base::verb::detach, i), known(&answer) {}
+  watch_end(watch_end&& given) noexcept : base(given), known(given.known) {
+    *known = this->loop->watch_table_.end(this->id);
+  }
+
+  bool* known;
+};
+
 // unwatch(id, done) from another thread: off the poller first, then done.
 template <class Traits, class F>
 struct unwatch_command : command_base {
   template <class Given>
-  unwatch_command(core<Traits>& c, watch_id i, Given&& f)
-      : loop(&c), id(i), done(std::forward<Given>(f)) {}
+  unwatch_command(core<Traits>& c, watch_id i, Given&& f, bool& answer)
+      : loop(&c), id(i), done(std::forward<Given>(f)), known(&answer) {}
+  unwatch_command(unwatch_command&& given)
+      : loop(given.loop), id(given.id), done(std::move(given.done)), known(given.known) {
+    ours = *known = loop->watch_table_.end(id);
+  }
 
   void operator()() {
+    if (!ours) return;
     if (watch_record<Traits>* r = loop->watch_table_.any(id)) loop->watches_.detach(loop->poller, *r);
     ++loop->ran;
     done();
@@ -122,6 +166,8 @@ struct unwatch_command : command_base {
   core<Traits>* loop;
   watch_id id;
   F done;
+  bool* known;
+  bool ours = false;
 };
 
 }  // namespace detail

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstddef>
 #include <exception>
+#include <new>
 #include <thread>
 
 #include "base/clock.hpp"
@@ -46,6 +47,13 @@ class companion {
     leave_.store(true, std::memory_order_release);  // [companion] Z1
     if (Poller::ring(p.bell()) != 0) fail("the kernel refuses to ring the companion's bell");
     thread_.join();
+  }
+
+  // The child of a fork, where the thread is not there to be joined. True if there was one.
+  bool forget() noexcept {
+    const bool was = thread_.joinable();
+    ::new (static_cast<void*>(&thread_)) std::thread();
+    return was;
   }
 
  private:

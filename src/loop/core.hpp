@@ -227,6 +227,12 @@ class core {
     while (!wake.borrow(was)) Traits::kernel::yield();
     wake.bury();
     while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
+    destroy_all_work();
+    poller.close();
+  }
+
+  // Closures that are destroyed may post, and destroy others.
+  void destroy_all_work() noexcept {
     do {
       in.destroy_all();
       deferred.clear();
@@ -236,8 +242,9 @@ class core {
       timers_.end_all(true);
       watches_.end_all(poller, true);
     } while (!in.empty());
-    poller.close();
   }
+
+  bool forked() const noexcept { return Traits::kernel::forks() != born; }
 
  private:
   // Where things lie in the mapping.
@@ -284,6 +291,7 @@ class core {
   tally<Traits> stale_events;
 
   // The loop thread.
+  std::uint32_t born = Traits::kernel::forks();  // in which process
   std::size_t ran = 0;  // by the innermost run()
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;

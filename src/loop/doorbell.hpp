@@ -80,11 +80,15 @@ struct alignas(cache_line) doorbell {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
+  static constexpr const char* in_the_child =
+      "the child of a fork destroys its copy of a loop, or calls after_fork_child() first";
+
   // Read by every poster, written when the loop parks or is told something.
   atomic<std::uint32_t> word{status::idle};
   atomic<std::uint32_t> symmetric{1};
   atomic<std::uint32_t> used{1};
   doorbell* next = nullptr;  // set once
+  std::uint32_t born = 0;    // in which process its loop is at home
 
   // Written by ringers.
   alignas(cache_line) atomic<std::uint32_t> ringers{0};
@@ -123,12 +127,14 @@ struct alignas(cache_line) doorbell {
       std::uint32_t free = 0;
       if (d->used.load(std::memory_order_relaxed) == 0 &&  // a hint; the CAS decides
           d->used.compare_exchange_strong(free, 1, std::memory_order_acq_rel)) {  // [list] A4
+        d->born = Traits::kernel::forks();
         return d;
       }
     }
     void* memory = heap_take(sizeof(doorbell), alignof(doorbell));
     if (memory == nullptr) return nullptr;
     auto* made = ::new (memory) doorbell;
+    made->born = Traits::kernel::forks();
     doorbell* head = list().load(std::memory_order_relaxed);  // a hint; the CAS decides
     do {
       made->next = head;
@@ -193,6 +199,7 @@ struct alignas(cache_line) doorbell {
 
   void wake_poller() noexcept {
     wakes_poller.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    HYBRIDLOOP_CONTRACT(born == Traits::kernel::forks(), in_the_child);
     const native_handle handle = bell.load(std::memory_order_acquire);  // [bell] B3
     if (Traits::poller::ring(handle) != 0) fail("the kernel refuses to ring the bell of a sleeping loop");
   }

@@ -81,7 +81,7 @@ class basic_keep_alive {
   }
   ~basic_keep_alive() {
     if (!core_) return;
-    if (core_->holds.fetch_sub(1, std::memory_order_acq_rel) == 1) {  // [hold] Y1
+    if (core_->holds.fetch_sub(1, std::memory_order_acq_rel) == 1 && !core_->forked()) {  // [hold] Y1
       core_->door.tell(detail::status::wanted);
     }
   }

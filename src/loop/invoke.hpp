@@ -62,13 +62,15 @@ class awaited {
   class asking {
    public:
     asking(awaited& place, F& f) noexcept : place_(&place), f_(&f) {}
-    asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_) {}
+    asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_), born_(other.born_) {}
     asking& operator=(asking&&) = delete;
     ~asking() {
-      if (place_ != nullptr) place_->answer(dropped);
+      if (place_ != nullptr && at_home()) place_->answer(dropped);
     }
 
+    // In the child of a fork there is no caller any more, and its stack may be anybody's.
     void operator()() {
+      if (!at_home()) return;
       awaited& place = *place_;
       trap<Build>([&] { place.result_.fill(*f_); },
                       [&](std::exception_ptr error) { place.error_ = std::move(error); });
@@ -77,8 +79,11 @@ class awaited {
     }
 
    private:
+    bool at_home() const noexcept { return Traits::kernel::forks() == born_; }
+
     awaited* place_;
     F* f_;
+    std::uint32_t born_ = Traits::kernel::forks();
   };
 
   // False when the task was dropped.

@@ -215,6 +215,20 @@ class basic_loop {
   // later than the earliest deadline; with many timers it may be earlier, and is asked again.
   std::optional<duration> next_timeout() const;
 
+  // The child of a fork, before it uses the loop in any other way but destroying it: the loop is the
+  // child's own from here on, with the tasks, timers and watches that it had, and the child's handles
+  // have the same numbers. Tasks that other threads were in the middle of posting are gone, and their
+  // callers of invoke() too. Does nothing in the process in which the loop was made. The one thread of
+  // the child; a broken contract if another thread was awake in run() at the fork. Throws what the
+  // kernel refuses; then the loop can only be destroyed.
+  //
+  // Without it the child may only destroy the loop, which leaves the parent's alone; closures are
+  // destroyed, except if another thread was awake in run(): then they are left.
+  template <class Build = detail::build_tag>
+  void after_fork_child();
+  template <class Build = detail::build_tag>
+  void after_fork_child(std::error_code& code);
+
   // Called each time before run() and its sisters sleep, and each time after, in pairs. on_prepare's
   // may post, defer, arm timers: then there is no sleep. One of each; the last one given counts, and
   // nullptr takes it away. poll() and run_budget() never sleep, so they call neither.

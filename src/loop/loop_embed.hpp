@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "loop/fork.hpp"
 #include "loop/loop.hpp"
 #include "loop/runner.hpp"
 
@@ -54,6 +55,23 @@ native_handle basic_loop<Traits>::backend_handle(std::error_code& code) noexcept
     if (refused == ENOTSUP) code = errc::unsupported;
   }
   return handle;
+}
+
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::after_fork_child() {
+  std::error_code code;
+  after_fork_child<Build>(code);
+  detail::throw_if<Build>(code, "hybridloop: after_fork_child");
+}
+
+template <class Traits>
+template <class Build>
+void basic_loop<Traits>::after_fork_child(std::error_code& code) {
+  code.clear();
+  if (!core_->forked()) return;
+  const int refused = detail::go_on_in_child<Traits, Build>(*core_);
+  if (refused != 0) code = detail::system_error_code(refused);
 }
 
 template <class Traits>

@@ -30,10 +30,20 @@ timer_id basic_loop<Traits>::arm(nanos deadline, nanos period, repeat how, F&& f
     all.start(*made, core_->cached_now());
     return id;
   }
-  if (core_->template send<Build>(command(*core_, command::verb::start, id))) return id;
-  all.end(id);
-  all.discard(*made);
-  return {};
+  struct unless_sent {
+    detail::timers<Traits>& all;
+    timer_id id;
+    typename detail::timers<Traits>::record* r;
+    ~unless_sent() {
+      if (r == nullptr) return;
+      all.end(id);
+      all.discard(*r);
+    }
+  };
+  unless_sent guard{all, id, made};
+  if (!core_->template send<Build>(command(*core_, command::verb::start, id))) return {};
+  guard.r = nullptr;
+  return id;
 }
 
 template <class Traits>
@@ -62,23 +72,21 @@ timer_id basic_loop<Traits>::every(std::chrono::duration<Rep, Period> period, F&
 template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::reschedule(timer_id id, time_point deadline) {
-  using command = detail::timer_command<Traits>;
   const nanos target = detail::to_nanos(deadline);
   if (core_->runs_here()) return core_->timers_.move(id, target, core_->cached_now());
-  const std::uint32_t number = core_->timers_.announce_move(id);
-  return number != 0 && core_->template send<Build>(command(*core_, id, number, target));
+  bool known = false;
+  core_->template send<Build>(detail::timer_change<Traits>(*core_, id, target, known));
+  return known;
 }
 
 template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::cancel(timer_id id) {
-  using command = detail::timer_command<Traits>;
   using ending = typename detail::timers<Traits>::ending;
   if (core_->runs_here()) return core_->timers_.cancel(id);
-  const ending how = core_->timers_.end(id);
-  // Refused by a closed loop, whose own end releases it.
-  if (how == ending::unplace) core_->template send<Build>(command(*core_, command::verb::release, id));
-  return how != ending::unknown;
+  bool known = false;
+  if (core_->template send<Build>(detail::timer_change<Traits>(*core_, id, known))) return known;
+  return core_->timers_.end(id) != ending::unknown;  // a closed loop's own end releases it
 }
 
 // ---- Descriptors ----
@@ -137,28 +145,30 @@ bool basic_loop<Traits>::modify(watch_id id, interest what) {
 template <class Traits>
 template <class Build>
 bool basic_loop<Traits>::unwatch(watch_id id) {
-  using command = detail::watch_command<Traits, Build>;
-  if (!core_->watch_table_.end(id)) return false;
   if (const detail::ownership<Traits> own(*core_); own) {
+    if (!core_->watch_table_.end(id)) return false;
     if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
-  } else {
-    // Refused by a closed loop, whose own end takes it off.
-    core_->template send<Build>(command(*core_, command::verb::detach, id));
+    return true;
   }
-  return true;
+  bool known = false;
+  if (core_->template send<Build>(detail::watch_end<Traits, Build>(*core_, id, known))) return known;
+  return core_->watch_table_.end(id);  // a closed loop's own end takes it off
 }
 
 template <class Traits>
 template <class F, class Build>
 bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
   using command = detail::unwatch_command<Traits, std::decay_t<F>>;
-  if (!core_->watch_table_.end(id)) return false;
+  if (core_->watch_table_.find(id) == nullptr) return false;
   if (core_->runs_here()) {
-    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
+    const detail::ownership<Traits> own(*core_);
     defer<F, Build>(std::forward<F>(done));
+    if (core_->watch_table_.end(id)) core_->watches_.detach(core_->poller, *core_->watch_table_.any(id));
     return true;
   }
-  return core_->template send<Build>(command(*core_, id, std::forward<F>(done)));
+  bool known = false;
+  core_->template send<Build>(command(*core_, id, std::forward<F>(done), known));
+  return known;
 }
 
 // ---- What keeps run_until_idle() ----

@@ -4,6 +4,7 @@
 #include <new>
 #include <utility>
 
+#include "loop/fork.hpp"
 #include "loop/invoke.hpp"
 #include "loop/loop.hpp"
 #include "loop/runner.hpp"
@@ -21,6 +22,10 @@ basic_loop<Traits>::basic_loop(const loop_options& options) : core_(nullptr) {
 template <class Traits>
 basic_loop<Traits>::~basic_loop() {
   if (core_ == nullptr) return;
+  if (core_->forked()) {
+    if (detail::abandon(*core_)) core_->let_go();
+    return;
+  }
   HYBRIDLOOP_CONTRACT(!core_->wake.running(), "a loop is destroyed while nobody runs it");
   core_->tear_down();
   core_->let_go();

@@ -15,9 +15,13 @@ namespace detail {
 class meter {
  public:
   // What a task costs, learned over all frames of a loop: a mean in which the last eight or so count.
+  // A single one that is far off (its thread lost the CPU) must not spoil the frames behind it.
   class estimate {
    public:
-    void learn(nanos cost) noexcept { eighths_ += cost - eighths_ / 8; }
+    void learn(nanos took) noexcept {
+      const nanos most = eighths_ == 0 ? took : 4 * cost() + 1000;
+      eighths_ += (took < most ? took : most) - eighths_ / 8;
+    }
     nanos cost() const noexcept { return eighths_ / 8; }
 
    private:

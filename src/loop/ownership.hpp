@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "base/contract.hpp"
 #include "base/handle.hpp"
 #include "loop/core.hpp"
 
@@ -15,6 +16,7 @@ template <class Traits>
 class ownership {
  public:
   explicit ownership(core<Traits>& c) noexcept : core_(c), runs_(c.runs_here()) {
+    HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     if (!runs_) borrowed_ = c.wake.borrow(was_);
   }
   ownership(const ownership&) = delete;

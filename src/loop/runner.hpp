@@ -81,10 +81,11 @@ class runner {
       barren = steps_ == steps && core_.microtasks.empty() ? barren + 1 : 0;
     }
     end_turn();
-    const nanos now = core_type::read_now();
-    const std::size_t due = core_.timers_.count_due(now);
-    return {core_.ran, core_.queued() + due + events_.left(), core_.timers_.next_deadline(),
-            now - begin > budget ? now - begin - budget : 0};
+    const std::size_t due = core_.timers_.count_due(core_type::read_now());
+    const std::size_t pending = core_.queued() + due + events_.left();
+    const nanos next = core_.timers_.next_deadline();
+    const nanos took = core_type::read_now() - begin;
+    return {core_.ran, pending, next, took > budget ? took - budget : 0};
   }
 
  private:
@@ -121,6 +122,7 @@ class runner {
   }
 
   static bool enter(core_type& c, bool outermost) {
+    HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     const bool entered = !outermost || c.wake.enter();
     HYBRIDLOOP_CONTRACT(entered, "a loop is run by one thread at a time");
     return entered;

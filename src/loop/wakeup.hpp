@@ -85,6 +85,13 @@ class wakeup {
     leave();
   }
 
+  // The child of a fork, whose one thread this is: who was ringing, or running the loop, is not there.
+  void settle_in_child(std::uint32_t m) noexcept {
+    door_.word.store(status::with_mode(word(), m), std::memory_order_relaxed);  // ours alone
+    door_.ringers.store(0, std::memory_order_relaxed);                          // ours alone
+    owes_barrier_ = !symmetric_;
+  }
+
   void bury() noexcept { turn_to(status::dead); }
 
   // [sleep] L1. False when something was told that a sleeper would not hear; then look again.

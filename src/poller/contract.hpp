@@ -75,6 +75,8 @@ struct poll_event {
 //                                 wait(), or a registered descriptor is ready. ENOTSUP: there is none
 //   abandon()                     the child of a fork: closes its copies of the kernel objects, and tells
 //                                 the kernel nothing about what the parent has registered there
+//   reopen()                      the child of a fork: kernel objects of its own under the old numbers,
+//                                 and nothing registered. When refused, it may only be closed
 //   edges                         a constant: false where `edge` is told like level-triggered
 //   wait(out, room, timeout)      relative nanoseconds, `never` for ever; the number of events, or
 //                                 0 for a timeout, a signal or the bell alone, or -errno

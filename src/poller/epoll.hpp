@@ -74,6 +74,18 @@ class epoll_poller {
     return outer_ >= 0 ? add_to_outer() : 0;
   }
 
+  // The numbers stay; what they name is new.
+  int reopen() noexcept {
+    epoll_poller fresh;
+    const int refused = fresh.open();
+    if (refused != 0) return refused;
+    int moved = Kernel::replace(bell_, fresh.bell_);
+    if (moved >= 0) moved = Kernel::replace(epoll_, fresh.epoll_);
+    if (moved >= 0) moved = -add_bell(bell_);
+    if (moved < 0) return -moved;
+    return outer_ >= 0 ? reopen_outer() : 0;
+  }
+
   // A set around the set, because renew() must not change what a foreign loop waits for.
   int expose(native_handle& out) noexcept {
     if (outer_ < 0) {
@@ -139,6 +151,14 @@ class epoll_poller {
 
   int add_bell(int bell) noexcept {
     return tell_kernel(EPOLL_CTL_ADD, bell, EPOLLIN | EPOLLET, bell_token);
+  }
+
+  int reopen_outer() noexcept {
+    const int fresh = Kernel::epoll_create();
+    if (fresh < 0) return -fresh;
+    const int moved = Kernel::replace(outer_, fresh);
+    Kernel::close(fresh);
+    return moved < 0 ? -moved : add_to_outer();
   }
 
   int add_to_outer() noexcept {

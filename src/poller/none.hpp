@@ -20,6 +20,7 @@ class none_poller {
   int open() noexcept { return ENOTSUP; }
   void close() noexcept {}
   void abandon() noexcept {}
+  int reopen() noexcept { return ENOTSUP; }
   bool is_open() const noexcept { return false; }
   bool owns(native_handle) const noexcept { return false; }
   int add(native_handle, interest, poll_token) noexcept { return ENOTSUP; }

@@ -118,6 +118,20 @@ class poll_poller {
     close();
   }
 
+  int reopen() noexcept {
+    const int old[2] = {std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    abandon();
+    if (!copy_.reach(1)) return ENOMEM;
+    int fresh[2] = {-1, -1};
+    int moved = pipe_bell<Kernel>::open(fresh);
+    for (int i = 1; i >= 0; --i) {
+      if (moved >= 0) moved = Kernel::replace(old[i], fresh[i]);
+      if (fresh[i] >= 0) Kernel::close(fresh[i]);
+      ends_[i] = old[i];
+    }
+    return moved < 0 ? -moved : 0;
+  }
+
   bool is_open() const noexcept { return ends_[0] >= 0; }
   bool owns(native_handle fd) const noexcept {
     return fd >= 0 && (fd == ends_[0] || fd == ends_[1]);
@@ -140,29 +154,21 @@ class poll_poller {
   }
 
   int change(native_handle fd, interest what, poll_token token) noexcept {
-    file_identity file;
-    const int unknown = identify(fd, file);
     const std::lock_guard<std::mutex> hold(mutex_);
     entry* e = find(fd);
-    if (e == nullptr) return unknown != 0 ? unknown : ENOENT;
+    if (e == nullptr) return unregistered(fd);
     const int deaf = end_wait();
     if (deaf != 0) return deaf;
-    if (unknown == 0 && e->file == file) {
-      set(*e, fd, what, token);
-      return 0;
-    }
-    erase(fd);
-    return unknown != 0 ? unknown : ENOENT;
+    const int refused = look_again(*e);
+    if (refused == 0) set(*e, fd, what, token);
+    if (means_gone(refused)) erase(fd);
+    return refused;
   }
 
   // A file that a waiter polls is not really closed before its wait has ended.
   int remove(native_handle fd) noexcept {
-    file_identity file;
     const std::lock_guard<std::mutex> hold(mutex_);
-    if (find(fd) == nullptr) {
-      const int unknown = identify(fd, file);
-      return unknown != 0 ? unknown : ENOENT;
-    }
+    if (find(fd) == nullptr) return unregistered(fd);
     erase(fd);
     return end_wait();
   }
@@ -205,6 +211,21 @@ class poll_poller {
 
   int identify(native_handle fd, file_identity& file) const noexcept {
     return owns(fd) ? EBADF : -Kernel::identify(fd, file);
+  }
+  int unregistered(native_handle fd) const noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    return unknown != 0 ? unknown : ENOENT;
+  }
+
+  // 0 when the number still names what was added, as far as can be known.
+  int look_again(const entry& e) const noexcept {
+    file_identity file;
+    const int unknown = identify(e.fd, file);
+    return unknown == 0 && !(e.file == file) ? ENOENT : unknown;
+  }
+  static constexpr bool means_gone(int refused) noexcept {
+    return refused == EBADF || refused == ENOENT;
   }
 
   entry* find(native_handle fd) noexcept {
@@ -270,8 +291,7 @@ class poll_poller {
     entry* e = find(polled.fd);
     if (e == nullptr || e->set_at > copied_at_) return false;
     out.token = e->token;
-    file_identity file;
-    if ((polled.revents & POLLNVAL) == 0 && identify(polled.fd, file) == 0 && e->file == file) {
+    if ((polled.revents & POLLNVAL) == 0 && !means_gone(look_again(*e))) {
       out.what = ready_of(polled.revents);
       e->silent = e->once;
       return true;

@@ -45,8 +45,10 @@ class slab {
   std::uint32_t take() noexcept {
     const std::uint32_t old = free_.pop(link_of());
     if (old != none) return old;
-    const std::uint32_t fresh = fresh_.fetch_add(1, std::memory_order_relaxed);  // ours alone: a number nobody had
-    if (fresh < limit && reach(chunk_of(fresh))) return fresh;
+    std::uint32_t fresh = fresh_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (fresh < limit && reach(chunk_of(fresh))) {
+      if (fresh_.compare_exchange_weak(fresh, fresh + 1, std::memory_order_relaxed)) return fresh;  // ours alone: a number nobody had
+    }
     return none;
   }
 

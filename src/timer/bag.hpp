@@ -92,6 +92,12 @@ class timer_bag {
     }
   }
   bool all_stand() const noexcept { return gone_ == 0; }
+  std::size_t standing() const noexcept { return size_ - gone_; }
+  std::size_t count_due(nanos now) const noexcept {
+    std::size_t count = 0;
+    for_each([&count, now](const entry& e) { count += e.deadline <= now && e.stands() ? 1u : 0u; });
+    return count;
+  }
 
   // The earliest deadline, or `crowd` if there are more than a handful; `never` when nobody stands
   // here any more, and then the bag is empty.
@@ -116,12 +122,9 @@ class timer_bag {
   // Exactly, however many there are; `none` when nobody stands here.
   entry soonest(const entry& none) const noexcept {
     entry least = none;
-    for (const chunk* c = newest_; c != nullptr; c = c->older) {
-      const std::uint32_t count = size_ == 0 ? 0 : filled(c);
-      for (std::uint32_t i = 0; i < count; ++i) {
-        if (c->entries[i].stands() && c->entries[i].before(least)) least = c->entries[i];
-      }
-    }
+    for_each([&least](const entry& e) {
+      if (e.stands() && e.before(least)) least = e;
+    });
     return least;
   }
 
@@ -129,6 +132,13 @@ class timer_bag {
   using chunk = typename chunks::chunk;
   static constexpr std::size_t handful = 16;
   static constexpr std::uint32_t few = 64;
+
+  template <class F>
+  void for_each(const F& f) const {
+    for (const chunk* c = newest_; c != nullptr; c = c->older) {
+      for (std::uint32_t i = 0; i < filled(c); ++i) f(c->entries[i]);
+    }
+  }
 
   entry& last() const noexcept { return newest_->entries[(size_ - 1) % chunks::size]; }
   std::uint32_t filled(const chunk* c) const noexcept {

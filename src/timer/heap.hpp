@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "base/contract.hpp"
 #include "task/memory.hpp"
@@ -39,9 +40,11 @@ class timer_heap {
   }
 
   void pop() noexcept {
+    if (!top().stands()) --gone_;
     if (--size_ != 0) sift_down(entry(entries_[size_]));
   }
 
+  std::size_t standing() const noexcept { return size_ - gone_; }
   std::size_t count_due(nanos now) const noexcept {
     std::size_t count = 0;
     for (std::size_t i = 0; i < size_; ++i) {
@@ -50,12 +53,16 @@ class timer_heap {
     return count;
   }
 
-  // A timer has left. Entries that came last are in nobody's way and go at once.
+  // A timer has left. Entries that came last go at once, the others when they are the larger part.
   void drop_gone() noexcept {
-    while (size_ != 0 && !entries_[size_ - 1].stands()) --size_;
+    ++gone_;
+    for (; gone_ != 0 && !entries_[size_ - 1].stands(); --gone_) --size_;
+    if (gone_ > size_ / 2 + few) drop_all_gone();
   }
 
  private:
+  static constexpr std::size_t few = 64;
+
   void sift_down(const entry& e) noexcept {
     std::size_t at = 0;
     for (std::size_t child = 1; child < size_; child = 4 * at + 1) {
@@ -71,6 +78,14 @@ class timer_heap {
     entries_[at] = e;
   }
 
+  void drop_all_gone() noexcept {
+    const std::size_t all = std::exchange(size_, 0);
+    gone_ = 0;
+    for (std::size_t i = 0; i < all; ++i) {
+      if (entries_[i].stands()) push(entry(entries_[i]));
+    }
+  }
+
   void grow() {
     const std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     auto* entries = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
@@ -84,6 +99,7 @@ class timer_heap {
   entry* entries_ = nullptr;
   std::size_t size_ = 0;
   std::size_t room_ = 0;
+  std::size_t gone_ = 0;  // entries that do not stand
 };
 
 }  // namespace detail

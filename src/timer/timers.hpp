@@ -163,7 +163,7 @@ class timers {
   std::size_t started() const noexcept { return started_; }
   nanos next_wake() { return wheel_.next_wake(); }
   nanos next_deadline() { return wheel_.next_deadline(); }
-  std::size_t count_due(nanos now) { return wheel_.count_due(now); }
+  std::size_t count_due(nanos now) const noexcept { return wheel_.count_due(now); }
 
   // Runs what is due at `now`, in order, at most `most`: run(task). What is armed meanwhile and due
   // already waits for the next call, so a timer of zero delay cannot starve the rest. `later` is

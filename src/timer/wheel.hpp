@@ -95,6 +95,7 @@ class timer_wheel {
   // Not later than the earliest deadline, and equal to it unless more than a handful of timers
   // share the earliest bucket: then it is the bucket's beginning, and the wake there is for all.
   nanos next_wake() {
+    if (held_.earliest(long_ago, chunks_) != never) return long_ago;  // all of these are due
     while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
     if (!heap_.empty()) return heap_.top().deadline;
     for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
@@ -106,11 +107,21 @@ class timer_wheel {
     return never;
   }
 
-  // How many take_due() would hand out, were they all asked for at once.
-  std::size_t count_due(nanos now) {
-    while (refill(now)) {
+  // How many are due. Looks at single timers only where the clock is in the middle of a bucket.
+  std::size_t count_due(nanos now) const noexcept {
+    const std::uint64_t tick = tick_of(now);
+    const std::size_t near = tick >= base_ ? heap_.standing() : heap_.count_due(now);
+    std::size_t count = held_.standing() + near;
+    for (std::uint32_t level = 0; level < levels; ++level) {
+      for (std::uint64_t left = occupied_[level]; left != 0; left &= left - 1) {
+        const std::uint32_t bucket = level * buckets_per_level + lowest_bit(left);
+        const std::uint64_t start = start_of(level, bucket);
+        const std::uint64_t next = start + (std::uint64_t{1} << (level * digit_bits));
+        if (start > tick) break;
+        count += next <= tick ? bags_[bucket].standing() : bags_[bucket].count_due(now);
+      }
     }
-    return heap_.count_due(now);
+    return count;
   }
 
   // The earliest deadline, exactly. Costs as much as the earliest bucket has timers, once for each

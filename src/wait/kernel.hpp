@@ -1,6 +1,7 @@
 // wait/kernel.hpp - the kernel seam: every system call of the library, each answering -errno
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -146,6 +147,16 @@ struct linux_kernel {
   static void unmap(void* memory, std::size_t bytes) noexcept { ::munmap(memory, bytes); }
 
   static void yield() noexcept { ::sched_yield(); }
+
+  // How many forks lie between the process that asked first and this one. Counted by a handler, since
+  // asking for the process id is a system call; so clone(2) by hand goes unseen.
+  static std::uint32_t forks() noexcept {
+    static std::atomic<std::uint32_t> count{0};
+    static const int refused =
+        ::pthread_atfork(nullptr, nullptr, [] { count.fetch_add(1, std::memory_order_relaxed); });  // ours alone: a child has one thread
+    static_cast<void>(refused);
+    return count.load(std::memory_order_relaxed);  // a hint; it changes before anybody looks
+  }
 
   // For as long as one of these lives, threads that are started block every signal.
   class signals_blocked {

@@ -198,7 +198,12 @@ class registry {
 
   void start_anew(poller& p) noexcept {
     ghosts_ = 0;
-    if (p.renew() != 0) return;  // another time
+    if (p.renew() == 0) register_again(p);  // else another time
+  }
+
+ public:
+  // With a poller that has forgotten all.
+  void register_again(poller& p) noexcept {
     for (std::size_t i = 0; i < room_; ++i) {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
@@ -209,6 +214,7 @@ class registry {
     haunted_ = false;
   }
 
+ private:
   static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
     return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
   }

@@ -22,6 +22,7 @@ class watches {
   explicit watches(watch_table<Traits>& table) noexcept : table_(table) {}
 
   void serve_companion() noexcept { registry_.serve_companion(); }
+  void register_again(poller& p) noexcept { registry_.register_again(p); }
 
   std::size_t count() const noexcept { return count_; }
   std::size_t registered() const noexcept { return registry_.registered(); }
