@@ -5488,9 +5488,11 @@ class core {
       return nullptr;
     }
     core* made = ::new (memory) core(options, sizes, *door);
-    // Registering costs microseconds while the process has one thread and milliseconds later, so it
-    // is better done here than in the middle of the first stream of posts.
+    // What is asked once in a process is better asked here than in the middle of the first stream of
+    // posts: registering costs microseconds while there is one thread and milliseconds later, and the
+    // quota of CPUs is read from a file.
     if constexpr (Traits::fence != fence_policy::symmetric) Traits::barrier::available();
+    if (options.path != fast_path::off && options.spin.count() != 0) Traits::kernel::usable_cpus();
     const int refused = options.path == fast_path::off ? made->open_poller() : 0;
     if (refused == 0) return made;
     code = system_error_code(refused);

@@ -377,6 +377,51 @@ TEST_CASE("microtasks beyond a turn's share are run in the same frame, if there 
   CHECK(report.pending == 0);
 }
 
+TEST_CASE("timers that are due are counted, wherever they stand") {
+  virtual_loop l;
+  get_used_to(l, 1ms);
+  must_post(l, [&] {
+    for (int i = 1; i <= 1000; ++i) l.after(i * 100us, lasting(1ns));
+    l.after(1h, [] {});
+  });
+  l.run_budget(1s);
+  virtual_clock::advance(50050us);
+
+  for (std::size_t left = 500; left != 0; --left) {
+    const auto report = l.run_budget(0ns);
+    if (report.ran != 1 || report.pending != left - 1) FAIL_CHECK("wrong with ", left, " due");
+  }
+
+  CHECK(l.run_budget(1s).ran == 0);
+}
+
+TEST_CASE("a timer that waits for the next turn is counted by a frame inside the one before") {
+  virtual_loop l;
+  typename virtual_loop::frame_report inside;
+  must_post(l, [&] {
+    l.after(0ns, [&] {
+      l.stop();
+      l.at({}, [] {});
+      inside = l.run_budget(1s);
+    });
+  });
+
+  l.run_until_idle();
+
+  CHECK(inside.ran == 0);
+  CHECK(inside.pending == 1);
+}
+
+TEST_CASE("one task that took long does not spoil the frames behind it") {
+  virtual_loop l;
+  get_used_to(l, 10us);
+  must_post(l, lasting(60ms));
+  l.run_budget(1ms);
+  post_many(l, 100, 10us);
+
+  CHECK(l.run_budget(1ms).ran > 80);
+}
+
 #if defined(__cpp_exceptions)
 TEST_CASE("an exception leaves the frame, and the next one goes on behind it") {
   virtual_loop l;

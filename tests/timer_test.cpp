@@ -7,7 +7,9 @@
 #include <future>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <random>
+#include <utility>
 
 TEST_SUITE_BEGIN("timers");
 
@@ -1366,6 +1368,67 @@ TEST_CASE("a loop that closes at any point of an arming keeps nothing") {
     CHECK(gone.size() == 1);
     CHECK(ran.who.empty());
   });
+}
+
+TEST_CASE("what on_prepare arms for the past is not slept past, inside a timer either") {
+  virtual_loop loop;
+  bool inside = false;
+  virtual_clock::time_point fired;
+  loop.on_prepare([&] {
+    if (std::exchange(inside, false)) loop.at({}, [&] { fired = virtual_clock::now(); });
+  });
+  const auto begin = virtual_clock::now();
+  loop.after(1ms, [&] {
+    inside = true;
+    loop.run_for(1h);
+    loop.stop();
+  });
+
+  loop.run();
+
+  CHECK(fired == begin + 1ms);
+}
+
+TEST_CASE("next_timeout() counts a timer that waits for the next turn") {
+  virtual_loop loop;
+  std::optional<nanoseconds> timeout;
+  loop.after(1ms, [&] {
+    loop.at({}, [] {});
+    timeout = loop.next_timeout();
+    loop.stop();
+  });
+
+  loop.run();
+
+  CHECK(timeout == std::optional<nanoseconds>(0ns));
+}
+
+TEST_CASE("a span of any unit is rounded up, and what does not fit never comes") {
+  using hybridloop::detail::long_ago;
+  using hybridloop::detail::never;
+  using hybridloop::detail::to_nanos;
+  using frames = std::chrono::duration<int, std::ratio<1, 60>>;
+  using film = std::chrono::duration<long, std::ratio<1001, 30000>>;
+  using ticks = std::chrono::duration<std::uint64_t, std::nano>;
+  using pico = std::chrono::duration<std::int64_t, std::pico>;
+
+  CHECK(to_nanos(frames(1)) == 16666667);
+  CHECK(to_nanos(frames(60)) == 1000000000);
+  CHECK(to_nanos(frames(-1)) == -16666666);
+  CHECK(to_nanos(film(1)) == 33366667);
+  CHECK(to_nanos(pico(1)) == 1);
+  CHECK(to_nanos(pico(1001)) == 2);
+  CHECK(to_nanos(pico(-1001)) == -1);
+  CHECK(to_nanos((ticks::max)()) == never);
+  CHECK(to_nanos((hours::max)()) == never);
+  CHECK(to_nanos((hours::min)()) == long_ago);
+  CHECK(to_nanos(nanoseconds(never - 1)) == never - 1);
+
+  virtual_loop loop;
+  const auto begin = virtual_clock::now();
+  loop.after(frames(1), [] {});
+  loop.run_until_idle();
+  CHECK(virtual_clock::now() == begin + 16666667ns);
 }
 
 TEST_SUITE_END();

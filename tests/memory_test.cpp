@@ -1,0 +1,268 @@
+// memory_test.cpp - what is allocated, and what happens when nothing is left
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "support/running.hpp"
+#include "support/support.hpp"
+
+using namespace support;
+
+// Sanitizers bring a malloc of their own.
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define OWN_MALLOC
+#endif
+#endif
+#if defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__) && \
+    !defined(OWN_MALLOC)
+
+static thread_local std::size_t allocations = 0;
+static thread_local bool nothing_left = false;
+
+extern "C" void* __libc_malloc(std::size_t bytes);
+extern "C" void* malloc(std::size_t bytes) noexcept {
+  ++allocations;
+  return nothing_left ? nullptr : __libc_malloc(bytes);
+}
+
+namespace {
+
+// How often the calling thread asked for memory in f.
+template <class F>
+std::size_t allocations_in(const F& f) {
+  const std::size_t before = allocations;
+  f();
+  return allocations - before;
+}
+
+struct message {
+  std::size_t* sum;
+  std::array<std::size_t, 5> words;
+  void operator()() const { *sum += words[0]; }
+};
+static_assert(sizeof(message) == hybridloop::detail::task_size);
+
+}  // namespace
+
+TEST_SUITE_BEGIN("allocations");
+
+TEST_CASE("what is counted here is every allocation") {
+  std::string text;
+  void* memory = nullptr;
+
+  CHECK(allocations_in([&text] { text.assign(1000, 'x'); }) == 1);
+  CHECK(allocations_in([&memory] { memory = hybridloop::detail::heap_take(64, 64); }) == 1);
+  hybridloop::detail::heap_give(memory, 64);
+}
+
+TEST_CASE("a post on the ring allocates nothing, from the first on") {
+  hybridloop::loop loop(tiny(64, 0));
+  std::size_t sum = 0;
+
+  const std::size_t made = allocations_in([&] {
+    for (int round = 0; round < 100; ++round) {
+      for (int n = 0; n < 64; ++n) must_post(loop, message{&sum, {1}});
+      loop.poll();
+    }
+  });
+
+  CHECK(sum == 6400);
+  CHECK(made == 0);
+}
+
+TEST_CASE("a post that spills into the arena allocates nothing, nor does a large closure in a block") {
+  hybridloop::loop loop(tiny(2, 256));
+  std::size_t sum = 0;
+
+  const std::size_t made = allocations_in([&] {
+    for (int round = 0; round < 100; ++round) {
+      for (int n = 0; n < 60; ++n) {
+        must_post(loop, message{&sum, {1}});
+        must_post(loop, [m = message{&sum, {1}}, more = std::size_t{0}] { m(), void(more); });
+      }
+      loop.poll();
+    }
+  });
+
+  CHECK(sum == 12000);
+  CHECK(loop.stats().spilled == 100 * 118);
+  CHECK(made == 0);
+}
+
+TEST_CASE("beyond the arena each spilled task is one allocation") {
+  hybridloop::loop loop(tiny(2, 4));
+  std::size_t sum = 0;
+
+  const std::size_t made = allocations_in([&] {
+    for (int n = 0; n < 26; ++n) must_post(loop, message{&sum, {1}});
+    loop.poll();
+  });
+
+  CHECK(sum == 26);
+  CHECK(made == 20);
+  CHECK(loop.stats().heap_tasks == 20);
+}
+
+TEST_CASE("deferred tasks and microtasks allocate nothing in a steady state") {
+  hybridloop::loop loop(tiny(64, 64));
+  std::size_t sum = 0;
+  const auto round = [&] {
+    must_post(loop, [&] {
+      for (int n = 0; n < 20; ++n) {
+        loop.defer(message{&sum, {1}});
+        loop.microtask(message{&sum, {1}});
+      }
+    });
+    while (loop.poll() != 0) {
+    };
+  };
+
+  round();
+  const std::size_t made = allocations_in([&round] {
+    for (int i = 0; i < 100; ++i) round();
+  });
+
+  CHECK(sum == 101 * 40);
+  CHECK(made == 0);
+}
+
+TEST_CASE("neither the poster nor the running loop allocates when a stream goes from one to the other") {
+  const std::size_t count = scaled(20000);
+  hybridloop::loop loop(tiny(64, count));
+  std::size_t sum = 0;
+  std::size_t made_by_poster = 1;
+
+  scoped_thread poster([&] {
+    made_by_poster = allocations_in([&] {
+      for (std::size_t n = 0; n < count; ++n) must_post(loop, message{&sum, {1}});
+    });
+    loop.close();
+  });
+  const std::size_t made_by_loop = allocations_in([&loop] { loop.run(); });
+  poster.join();
+
+  CHECK(sum == count);
+  CHECK(made_by_poster == 0);
+  CHECK(made_by_loop == 0);
+}
+
+TEST_SUITE_END();
+
+#if defined(__cpp_exceptions)
+
+namespace {
+
+// The memory of this thread for as long as it lives.
+struct exhausted {
+  exhausted() { nothing_left = true; }
+  ~exhausted() { nothing_left = false; }
+};
+
+// A loop whose ring is full and that has no arena, so that whatever comes next takes memory.
+class full_loop {
+ public:
+  full_loop() : loop_(tiny(2)) {}
+  hybridloop::loop* operator->() { return &loop_; }
+
+  template <class F>
+  void refuses(const F& call) {
+    loop_.poll();
+    while (loop_.try_post([] {}) == hybridloop::post_result::accepted) {
+    }
+    CHECK_THROWS([&] {
+      const exhausted now;
+      call();
+    }());
+  }
+
+ private:
+  hybridloop::loop loop_;
+};
+
+}  // namespace
+
+TEST_SUITE_BEGIN("exhausted memory");
+
+TEST_CASE("a post that finds no memory throws, and its closure is still the caller's") {
+  full_loop l;
+  auto held = std::make_unique<int>(7);
+  auto task = [held = std::move(held)] {};
+
+  l.refuses([&] { static_cast<void>(l->post(std::move(task))); });
+
+  CHECK(l->poll() == 2);
+}
+
+TEST_CASE("a timer that finds no memory throws and leaves nothing behind") {
+  full_loop l;
+  const auto alive = std::make_shared<int>(0);
+
+  for (int i = 0; i < 100; ++i) l.refuses([&] { l->after(1h, [alive] {}); });
+
+  CHECK(alive.use_count() == 1);
+  l->run_until_idle();
+  CHECK(l->stats().timers == 0);
+}
+
+TEST_CASE("a reschedule that finds no memory throws, and the timer fires at its old deadline") {
+  full_loop l;
+  const auto begin = hybridloop::loop::clock::now();
+  auto fired = begin;
+  const auto id = l->after(10ms, [&fired] { fired = hybridloop::loop::clock::now(); });
+
+  l.refuses([&] { l->reschedule(id, begin + 1h); });
+  l->run_until_idle();
+
+  CHECK(fired >= begin + 10ms);
+}
+
+TEST_CASE("a cancel that finds no memory throws, and the timer stands") {
+  full_loop l;
+  const auto alive = std::make_shared<int>(0);
+  bool fired = false;
+  const auto id = l->after(1ms, [&fired, alive] { fired = true; });
+
+  l.refuses([&] { l->cancel(id); });
+  l->run_until_idle();
+
+  CHECK(fired);
+  CHECK(alive.use_count() == 1);
+}
+
+TEST_CASE("an unwatch that finds no memory throws, and the watch stands") {
+  hybridloop::loop l(tiny(2));
+  const socket_pair wire;
+  std::atomic<std::size_t> told{0};
+  const auto id = l.watch(wire.left(), hybridloop::interest::readable,
+                          [&] { told += wire.drain_left(); });
+  gate there;
+  gate go;
+  const running<hybridloop::loop> it(l);
+  must_post(l, [&] {
+    there.open();
+    go.pass();
+  });
+  there.pass();
+  while (l.try_post([] {}) == hybridloop::post_result::accepted) {
+  }
+
+  CHECK_THROWS([&] {
+    const exhausted now;
+    l.unwatch(id);
+  }());
+  go.open();
+  wire.write_right();
+  await([&told] { return told == 1; });
+
+  CHECK(l.unwatch(id));
+}
+
+TEST_SUITE_END();
+
+#endif  // __cpp_exceptions
+
+#endif
