@@ -215,7 +215,8 @@ TEST_CASE("a timer that is armed earlier becomes the next deadline") {
   CHECK(l.run_budget(1s).next_deadline == start + 1h);
 }
 
-TEST_CASE("over the frames, endless posts, timers, deferred tasks and descriptors all get their turns") {
+TEST_CASE(
+    "over the frames, endless posts, timers, deferred tasks and descriptors all get their turns") {
   virtual_loop l;
   std::size_t posts = 0;
   std::size_t deferred = 0;
@@ -445,7 +446,8 @@ TEST_CASE("posts of other threads between and during frames all run, in order") 
   std::deque<scoped_thread> crowd;
   for (std::size_t p = 0; p < producers; ++p) {
     crowd.emplace_back([&, p] {
-      for (std::size_t n = 0; n < each; ++n) must_post(l, [&, p, n] { surprises += next[p]++ != n; });
+      for (std::size_t n = 0; n < each; ++n)
+        must_post(l, [&, p, n] { surprises += next[p]++ != n; });
     });
   }
   std::size_t ran = 0;

@@ -118,6 +118,7 @@ promise "a wrong HYBRIDLOOP_CACHE_LINE is refused by name" wrong CACHE_LINE 48 0
 promise "a wrong HYBRIDLOOP_SPIN_NS is refused by name" wrong SPIN_NS -1 1000001 often 1us ''
 promise "a wrong HYBRIDLOOP_RESCUE_MS is refused by name" wrong RESCUE_MS -1 10000000000000 often 10ms ''
 promise "a wrong HYBRIDLOOP_STATS is refused by name" wrong STATS 2 -1 yes on ''
+promise "a wrong HYBRIDLOOP_NO_IO is refused by name" wrong NO_IO 2 -1 yes on ''
 promise "HYBRIDLOOP_MALLOC and HYBRIDLOOP_FREE are refused alone" half_of_a_pair
 promise "a second copy of the header in one file is refused" second_copy
 
@@ -125,11 +126,11 @@ promise "a second copy of the header in one file is refused" second_copy
 
 smallest='-DHYBRIDLOOP_FAST_PATH=mini -DHYBRIDLOOP_POLLER=epoll -DHYBRIDLOOP_RING_CAPACITY=2
   -DHYBRIDLOOP_ARENA_CAPACITY=0 -DHYBRIDLOOP_TASK_SIZE=32 -DHYBRIDLOOP_CACHE_LINE=32
-  -DHYBRIDLOOP_SPIN_NS=0 -DHYBRIDLOOP_RESCUE_MS=1 -DHYBRIDLOOP_STATS=0'
+  -DHYBRIDLOOP_SPIN_NS=0 -DHYBRIDLOOP_RESCUE_MS=1 -DHYBRIDLOOP_STATS=0 -DHYBRIDLOOP_NO_IO=0'
 largest='-DHYBRIDLOOP_FAST_PATH=off -DHYBRIDLOOP_POLLER=auto -DHYBRIDLOOP_RING_CAPACITY=16777216
   -DHYBRIDLOOP_ARENA_CAPACITY=16777216 -DHYBRIDLOOP_TASK_SIZE=1024 -DHYBRIDLOOP_CACHE_LINE=256
   -DHYBRIDLOOP_SPIN_NS=1000000 -DHYBRIDLOOP_RESCUE_MS=86400000 -DHYBRIDLOOP_STATS=1'
-between='-DHYBRIDLOOP_FAST_PATH=full -DHYBRIDLOOP_RING_CAPACITY=3000 -DHYBRIDLOOP_ARENA_CAPACITY=100
+between='-DHYBRIDLOOP_FAST_PATH=full -DHYBRIDLOOP_POLLER=poll -DHYBRIDLOOP_RING_CAPACITY=3000 -DHYBRIDLOOP_ARENA_CAPACITY=100
   -DHYBRIDLOOP_TASK_SIZE=80 -DHYBRIDLOOP_CACHE_LINE=128'
 
 builds_and_runs() { compile "$@" program.cpp -o program; ./program; }
@@ -224,8 +225,70 @@ layouts_do_not_mix() {
   compile -DHYBRIDLOOP_TASK_SIZE=64 -c user.cpp
   compile -c maker.cpp
   refused task48 compile user.o maker.o -o mixed
+  compile -DHYBRIDLOOP_POLLER=poll -c user.cpp
+  refused epoll_poller compile user.o maker.o -o mixed
   compile -c user.cpp
   compile user.o maker.o -o mixed; ./mixed
+}
+calls() { nm -u "$1" | sed 's/.* //; s/@.*//' | sort; }
+absent() { if grep "$@"; then echo "found: $*"; return 1; fi; }
+each_poller() {
+  echo '#include <hybridloop.hpp>
+    #include <cstring>
+    int main() { return std::strcmp(hybridloop::loop::poller_name(), EXPECTED); }' > name.cpp
+  for poller in epoll poll; do
+    compile -DHYBRIDLOOP_POLLER=$poller "-DEXPECTED=\"$poller\"" name.cpp -o name; ./name
+    compile -DHYBRIDLOOP_POLLER=$poller program.cpp -o $poller; ./$poller; calls $poller > $poller.calls
+  done
+  grep -x epoll_ctl epoll.calls; absent -x ppoll epoll.calls
+  grep -x ppoll poll.calls; absent -x epoll_ctl poll.calls
+}
+without_io() {
+  cat > without_io.cpp <<'E'
+#include <hybridloop.hpp>
+
+#include <thread>
+
+using hybridloop::fast_path;
+using hybridloop::interest;
+using namespace std::chrono_literals;
+
+int main() {
+  hybridloop::loop_options options;
+  std::error_code code;
+  for (const fast_path path : {fast_path::full, fast_path::mini}) {
+    options.path = path;
+    hybridloop::loop loop(options);
+    if (loop.watch(0, interest::readable, [] {}, code)) return 1;
+    if (code != std::errc::not_supported) return 2;
+    int ran = 0;
+    int refused = 0;
+    std::thread worker([&] {
+      loop.invoke([&ran] { ++ran; });
+      loop.watch(0, interest::readable, [&](const hybridloop::ready& what) {
+        refused = what.native_error;
+        loop.after(1ms, [&] { ++ran, loop.stop(); });
+      });
+    });
+    loop.run();
+    worker.join();
+    if (ran != 2 || refused != ENOTSUP) return 3;
+  }
+  options.path = fast_path::off;
+  const hybridloop::loop loop(options, code);
+  return code == std::errc::not_supported ? 0 : 4;
+}
+E
+  compile -DHYBRIDLOOP_NO_IO=1 without_io.cpp -o without_io; ./without_io
+  compile -M empty.cpp > with; compile -M -DHYBRIDLOOP_NO_IO=1 empty.cpp > without
+  for header in sys/epoll.h sys/eventfd.h include/poll.h; do
+    grep -F $header with; absent -F $header without
+  done
+  compile program.cpp -o program; calls program > with; calls without_io > without
+  for call in epoll_create1 epoll_ctl epoll_wait eventfd; do
+    grep -x $call with; absent -x $call without
+  done
+  absent -x -e ppoll -e pipe2 without
 }
 
 promise "the smallest values build and run" builds_and_runs $smallest
@@ -239,6 +302,8 @@ promise "a program runs with contracts mapped to nothing" \
 promise "schedule points call the user's hook" schedule_points
 promise "two vendored copies live in one program, each in its namespace" two_vendors
 promise "files that disagree about a layout do not link" layouts_do_not_mix
+promise "each poller can be chosen, and is the one that is called" each_poller
+promise "without pollers a loop runs, refuses to watch, and asks nothing of the kernel" without_io
 
 # ---- What stays defined ----
 

@@ -158,6 +158,11 @@ struct bell_out_of_order : hybridloop::detail::system_kernel {
     bell = kernel::eventfd();
     return bell;
   }
+  static int pipe(int (&ends)[2]) noexcept {
+    const int made = kernel::pipe(ends);
+    bell = ends[1];
+    return made;
+  }
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     return broken ? -EIO : kernel::write(fd, bytes, size);
   }

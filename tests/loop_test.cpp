@@ -1058,6 +1058,7 @@ TEST_CASE("options out of range are refused, by exception") {
 namespace {
 struct out_of_descriptors : hybridloop::detail::system_kernel {
   static int epoll_create() noexcept { return -EMFILE; }
+  static int pipe(int (&)[2]) noexcept { return -EMFILE; }
 };
 struct pollerless_traits : hybridloop::default_traits {
   using kernel = out_of_descriptors;

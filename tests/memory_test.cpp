@@ -74,7 +74,8 @@ TEST_CASE("a post on the ring allocates nothing, from the first on") {
   CHECK(made == 0);
 }
 
-TEST_CASE("a post that spills into the arena allocates nothing, nor does a large closure in a block") {
+TEST_CASE(
+    "a post that spills into the arena allocates nothing, nor does a large closure in a block") {
   hybridloop::loop loop(tiny(2, 256));
   std::size_t sum = 0;
 
@@ -130,7 +131,8 @@ TEST_CASE("deferred tasks and microtasks allocate nothing in a steady state") {
   CHECK(made == 0);
 }
 
-TEST_CASE("neither the poster nor the running loop allocates when a stream goes from one to the other") {
+TEST_CASE(
+    "neither the poster nor the running loop allocates when a stream goes from one to the other") {
   const std::size_t count = scaled(20000);
   hybridloop::loop loop(tiny(64, count));
   std::size_t sum = 0;
@@ -237,8 +239,8 @@ TEST_CASE("an unwatch that finds no memory throws, and the watch stands") {
   hybridloop::loop l(tiny(2));
   const socket_pair wire;
   std::atomic<std::size_t> told{0};
-  const auto id = l.watch(wire.left(), hybridloop::interest::readable,
-                          [&] { told += wire.drain_left(); });
+  const auto id =
+      l.watch(wire.left(), hybridloop::interest::readable, [&] { told += wire.drain_left(); });
   gate there;
   gate go;
   const running<hybridloop::loop> it(l);

@@ -38,6 +38,10 @@ struct endless_kernel : hybridloop::detail::system_kernel {
     if (milliseconds > 0) ++sleeps_capped;
     return real::epoll_wait(epoll, out, room, milliseconds);
   }
+  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+    if (timeout != 0 && timeout != never) ++sleeps_capped;
+    return real::poll(descriptors, count, timeout);
+  }
 };
 
 // Counts the sleeps that begin and those that would end.

@@ -69,7 +69,7 @@ struct seam : hybridloop::detail::system_kernel {
   static int epoll_create() noexcept {
     ++asked;
     ++pollers;
-    stage::reached("epoll-create");
+    stage::reached("poller-opens");
     return kernel::epoll_create();
   }
   static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
@@ -84,6 +84,19 @@ struct seam : hybridloop::detail::system_kernel {
     ++asked;
     latest_bell = kernel::eventfd();
     return latest_bell;
+  }
+  static int pipe(int (&ends)[2]) noexcept {
+    ++asked;
+    ++pollers;
+    stage::reached("poller-opens");
+    const int made = kernel::pipe(ends);
+    latest_bell = ends[1];
+    return made;
+  }
+  static int poll(pollfd* descriptors, std::size_t count,
+                  hybridloop::detail::nanos timeout) noexcept {
+    ++asked;
+    return kernel::poll(descriptors, count, timeout);
   }
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     ++asked;
@@ -700,7 +713,7 @@ TEST_CASE("a post that comes while the first watch opens the poller is run at on
     options.path = path;
     seamed_loop l(options);
     socket_pair wire;
-    const stage opening("epoll-create",
+    const stage opening("poller-opens",
                         [&] { elsewhere([&] { must_post(l, [&l] { l.stop(); }); }); });
 
     must_post(l, [&] { l.watch(wire.left(), interest::readable, [] {}); });

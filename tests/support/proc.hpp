@@ -13,16 +13,20 @@
 namespace support {
 
 // Whether a sanitizer is part of the program, with threads, pages and costs of its own.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-inline constexpr bool sanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-inline constexpr bool sanitized = true;
+#if defined(__has_feature)
+#define SUPPORT_HAS(feature) __has_feature(feature)
 #else
-inline constexpr bool sanitized = false;
+#define SUPPORT_HAS(feature) 0
 #endif
+#if defined(__SANITIZE_THREAD__) || SUPPORT_HAS(thread_sanitizer)
+inline constexpr bool thread_sanitized = true;
 #else
-inline constexpr bool sanitized = false;
+inline constexpr bool thread_sanitized = false;
+#endif
+#if defined(__SANITIZE_ADDRESS__) || SUPPORT_HAS(address_sanitizer)
+inline constexpr bool sanitized = true;
+#else
+inline constexpr bool sanitized = thread_sanitized;
 #endif
 
 inline std::set<std::string> threads() {
