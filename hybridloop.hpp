@@ -18,10 +18,13 @@
 //                               closed after at every reschedule cancel watch modify unwatch ref
 //                               unref wake now stats running_in_this_thread
 //   a signal handler too        wake stop
-//   one thread at a time        run run_until_idle run_once poll run_for run_until; that thread is
-//                               the loop thread for as long as the call lasts
+//   one thread at a time        run run_until_idle run_once poll run_for run_until run_budget; that
+//                               thread is the loop thread for as long as the call lasts
 //   the loop thread             defer microtask
+//   the same, or any while      backend_handle next_timeout on_prepare on_check
+//   nobody runs the loop
 //   when nobody runs the loop   the destructor
+//   the child of a fork         after_fork_child, before anything else; or the destructor
 //
 // What a task may throw leaves run(), and run() may be called again; or loop_options::on_exception
 // takes it. Posts answer accepted, full or closed; what was not accepted is still yours. What the
@@ -62,66 +65,19 @@
 // Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
 //
 // This file is joined from the parts in src/; edit those and `make join`, or edit this one and
-// `make split`. Each part stands between `// >>> path` and `// <<< path`:
-//   base/os.hpp             which kernel and which build this is, as function-like facts
-//   base/config.hpp         every macro a user may set, an essay each, and the refusal of wrong values
-//   base/contract.hpp       a broken contract stops the program with the sentence that was broken
-//   base/error.hpp          refusals: our error codes, how they are thrown, and builds without exceptions
-//   base/clock.hpp          time inside the library: absolute nanoseconds that saturate, never overflow
-//   base/bits.hpp           the highest and the lowest bit of a word
-//   base/pause.hpp          one polite step of a spin
-//   base/handle.hpp         the small names users hold: descriptors, timers, watches
-//   task/unique_task.hpp    a closure that is called, moved and destroyed, and never copied
-//   task/memory.hpp         the heap behind the arena, replaceable by HYBRIDLOOP_MALLOC
-//   task/fifo.hpp           a growing queue of tasks for the loop thread alone
-//   task/index_stack.hpp    a lock-free stack of free indices, for tables whose entries never move
-//   task/arena.hpp          pre-allocated blocks for tasks that the ring cannot hold
-//   task/slab.hpp           a growing table whose entries never move and are named by index and generation
-//   wait/kernel.hpp         the kernel seam: every system call of the library, each answering -errno
-//   wait/parker.hpp         sleeping on a 32-bit word until another thread wakes it or a deadline comes
-//   wait/bell.hpp           a kernel object that any thread can ring and a poller hears
-//   wait/fence.hpp          the barrier that a sleeper pays so that posters need not
-//   poller/contract.hpp     what a poller is, and the words it speaks
-//   poller/epoll.hpp        readiness from epoll(7)
-//   poller/poll.hpp         readiness from poll(2), which every POSIX system has
-//   poller/none.hpp         no poller at all, for HYBRIDLOOP_NO_IO
-//   poller/select.hpp       the shim that base/config.hpp has chosen
-//   ingress/ring.hpp        a bounded ring of slots that many threads fill and the loop thread runs
-//   ingress/spill.hpp       where posts go while the ring is full, without losing their order
-//   ingress/room.hpp        posters that wait until a full loop has room again
-//   ingress/ingress.hpp     the one door through which work enters: ring, then spill, in order
-//   ingress/stream.hpp      keeps a fast consumer from chasing its producer through the ring
-//   timer/record.hpp        one timer: what any thread may ask of it, and what only the loop thread touches
-//   timer/heap.hpp          the timers whose tick has come, in exact order
-//   timer/bag.hpp           the timers of one bucket of the wheel, in no order
-//   timer/wheel.hpp         deadlines in order: a hierarchical wheel for the far ones, a heap for the near
-//   timer/timers.hpp        all timers of a loop: made and cancelled anywhere, fired by the loop thread
-//   watch/record.hpp        one watch: its callback, and what any thread may ask of it
-//   watch/registry.hpp      the descriptors that the poller knows, each once for all of its watches
-//   watch/watches.hpp       the descriptors a loop watches, and who is told when one is ready
-//   loop/options.hpp        how a loop is made, and what it tells about itself
-//   loop/traits.hpp         what a loop is made of, so that tests can make it of something else
-//   loop/frames.hpp         which loops this thread is running, innermost first
-//   loop/hook.hpp           a function of the user's that the loop calls again and again, and that may be replaced
-//   loop/meter.hpp          when a frame has used up its budget, and whose turn it is within the frame
-//   loop/doorbell.hpp       the status word of a loop and all that a poster touches after it published
-//   loop/wakeup.hpp         the loop's own side of its status word: entering, leaving, lending, sleeping
-//   loop/lookout.hpp        a bounded look at empty queues before the loop parks
-//   loop/companion.hpp      fast_path::mini's second thread, which sleeps in the poller for the loop
-//   loop/core.hpp           the memory of a loop: everything that its handles, timers and posters share
-//   loop/ownership.hpp      being the loop while nobody runs it, and leaving it to a foreign loop
-//   loop/fork.hpp           what becomes of a loop in the child of a fork
-//   loop/event_batch.hpp    what the kernel reported in one go, and who was not told yet
-//   loop/park.hpp           how the loop thread goes to sleep, and what may end it
-//   loop/runner.hpp         one call of run(): the turns it makes, and what it does in each
-//   loop/invoke.hpp         a caller that waits for what its task returns
-//   loop/handle.hpp         names of a loop that may outlive it: handles and keep_alive guards
-//   loop/loop.hpp           the loop itself: everything a user calls
-//   loop/loop_work.hpp      definitions: making, running and ending a loop, and giving it work
-//   loop/commands.hpp       what other threads have the loop thread do: timers and watches
-//   loop/loop_events.hpp    definitions: the loop's timers and watches
-//   loop/loop_embed.hpp     definitions: living in a frame, and inside another loop
-//   base/undef.hpp          takes back every macro that is ours and leaves those that a user set
+// `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there
+// on its first line:
+//   base/    os config contract error clock bits pause handle
+//   task/    unique_task memory fifo index_stack arena slab
+//   wait/    kernel parker bell fence
+//   poller/  contract epoll poll none select
+//   ingress/ ring spill room ingress stream
+//   timer/   record heap bag wheel timers
+//   watch/   record registry watches
+//   loop/    options traits frames hook meter doorbell wakeup lookout companion core ownership
+//            fork event_batch park runner invoke handle loop loop_work commands loop_events
+//            loop_embed
+//   base/    undef
 
 #pragma once
 

@@ -10,9 +10,8 @@
 #
 #   #include "ingress/ring.hpp"    becomes the body of that part, byte for byte, between markers
 #   // @includes                   becomes the <...> of all preambles; a body keeps its own
-#   //   @contents                 becomes the path and the title of each part
-set -eu
-LC_ALL=C; export LC_ALL  # bytes, and one order of sorting
+#   //   @contents                 becomes the parts of each folder, in order
+set -eu; LC_ALL=C; export LC_ALL  # bytes, and one order of sorting
 verb=${1-}; cd "${2-$(dirname "$0")/..}"
 out=$(mktemp); trap 'rm -f "$out"' EXIT
 
@@ -43,12 +42,13 @@ parts() {
         if (n > 2 && line !~ /^$|^#include (<[^>]+>|"[^"]+")/) text = 1
         if (text && line ~ /^ *# *include *"/) refuse(file, n, "a quoted include in the body")
         if (text) code[path] = code[path] line "\n"; else head[path] = head[path] line "\n"
-        if (n < 3 || text) continue
-        if (match(line, /<[^>]+>/)) std[substr(line, RSTART, RLENGTH)]
-        else if (line != "") lean(folder(path), folder(quoted(line)), quoted(line), file, n)
+        if (n > 2 && !text && match(line, /<[^>]+>/)) std[substr(line, RSTART, RLENGTH)]
+        else if (n > 2 && !text && line != "") lean(folder(path), folder(quoted(line)), quoted(line), file, n)
       }
       close(file); body[path] = code[path]
-      contents = contents sprintf("//   %-22s  %s\n", path, title[path])
+      split(path, word, /[\/.]/); fresh = word[1] == room ? "" : (room = word[1]) "/"
+      if (fresh || length(row word[2]) > 98) { contents = contents row "\n"; row = "" }
+      row = (row ? row : sprintf("//   %-8s", fresh)) " " word[2]
       if (!title[path] || index(head[path], "// " path " - " title[path] "\n#pragma once\n") != 1)
         refuse(file, 1, "opens with `// " path " - title`, then `#pragma once`; prose is body")
     }
@@ -84,7 +84,7 @@ parts() {
           printf "%s// <<< %s\n", body[part[i]], part[i]
         } else if (spine[i] == "// @includes") {
           fflush(); for (header in std) print "#include " header | "sort"; close("sort")
-        } else if (spine[i] == "//   @contents") printf "%s", contents
+        } else if (spine[i] == "//   @contents") print substr(contents row, 2)
         else print spine[i]
     }' what=files - what=spine src/hybridloop.hpp ${1:+what=joined "$1"}
 }

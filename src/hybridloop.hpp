@@ -18,10 +18,13 @@
 //                               closed after at every reschedule cancel watch modify unwatch ref
 //                               unref wake now stats running_in_this_thread
 //   a signal handler too        wake stop
-//   one thread at a time        run run_until_idle run_once poll run_for run_until; that thread is
-//                               the loop thread for as long as the call lasts
+//   one thread at a time        run run_until_idle run_once poll run_for run_until run_budget; that
+//                               thread is the loop thread for as long as the call lasts
 //   the loop thread             defer microtask
+//   the same, or any while      backend_handle next_timeout on_prepare on_check
+//   nobody runs the loop
 //   when nobody runs the loop   the destructor
+//   the child of a fork         after_fork_child, before anything else; or the destructor
 //
 // What a task may throw leaves run(), and run() may be called again; or loop_options::on_exception
 // takes it. Posts answer accepted, full or closed; what was not accepted is still yours. What the
@@ -62,7 +65,8 @@
 // Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
 //
 // This file is joined from the parts in src/; edit those and `make join`, or edit this one and
-// `make split`. Each part stands between `// >>> path` and `// <<< path`:
+// `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there
+// on its first line:
 //   @contents
 
 #pragma once

@@ -83,11 +83,10 @@ E
 joins_to_these_bytes() { diff hybridloop.hpp - <<'E'
 // hybridloop - a tree to try the joiner on.
 //
-//   base/os.hpp             what we run on.
-//   base/clock.hpp          what time it is.
-//   ingress/ring.hpp        many threads publish, the loop thread drains.
-//   timer/heap.hpp          the deadlines.
-//   loop/loop.hpp           turns.
+//   base/    os clock
+//   ingress/ ring
+//   timer/   heap
+//   loop/    loop
 #pragma once
 
 #include <atomic>
