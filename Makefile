@@ -6,7 +6,7 @@
 #   make bench        build and run the benches, with the rivals that are here; ARGS="--csv post"
 #   make benches      only build them
 #
-#   make check        all that a change must pass: check-join, and the tests in five ways
+#   make check        all that a change must pass: check-join, and the tests in six ways
 #   make check-join   the part of it that takes seconds: joined file, macros, edges, conditionals
 #   make join         write hybridloop.hpp from src/         make split   carry edits of it back
 #   make format       clang-format, for all but the joined file
@@ -56,7 +56,7 @@ brew     := $(wildcard /opt/homebrew)
 finds    := $(brew:%=-isystem %/include)
 warnings := -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast \
             -Wundef -Werror
-flags    := -std=$(STD) $(if $(filter thread,$(SAN)),-O1,-O2) -g -pthread $(finds)
+flags    := -std=$(STD) $(if $(SAN),-O1,-O2) -g -pthread $(finds)
 ifneq ($(SAN),)
 flags    += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
@@ -130,6 +130,7 @@ check: check-join
 	$(call leg,clang++,STD=c++17 HEADER=joined)
 	$(call leg,clang++,STD=c++20 HEADER=src)
 	$(call leg,g++,EXC=0 HEADER=joined)
+	$(call leg,g++,POLLER=poll)
 
 check-join:
 	@sh packaging/join.sh check

@@ -768,6 +768,7 @@ TEST_CASE("a bell that rings at the second or the hundredth try wakes the loop")
     int times;
   };
   for (const trouble t : {trouble{EINTR, 1000}, trouble{EAGAIN, 1}, trouble{EAGAIN, 5}, trouble{EIO, 100}}) {
+    if (t.number == EAGAIN && full_means_rung) continue;
     CAPTURE(t.number);
     loop_in<seamed_loop> l(in_bare_poller);
     l->after(1h, [] {});
@@ -788,6 +789,7 @@ TEST_CASE("a bell that rings at the second or the hundredth try wakes the loop")
 
 TEST_CASE("stop and close reach a sleeping loop through a bell that is hard to ring") {
   for (const int number : {EINTR, EAGAIN, EIO}) {
+    if (number == EAGAIN && full_means_rung) continue;
     CAPTURE(number);
     loop_in<seamed_loop> l(in_bare_poller);
     const auto tell = [&](void (seamed_loop::*what)() noexcept) {

@@ -143,7 +143,7 @@ class basic_loop {
   // A timer never fires early, fires in the order of deadlines and FIFO among equals. Past deadlines
   // and a delay of 0 run in the next turn; `max()` never. A closed loop answers an empty id.
 
-  // The time of the current turn, or of the last one.
+  // The time of the current turn, or of the last one. Delays count from the true time, not from this.
   time_point now() const noexcept { return detail::from_nanos<clock>(core_->cached_now()); }
 
   template <class Rep, class Period, class F, class Build = detail::build_tag>
@@ -168,8 +168,10 @@ class basic_loop {
   //
   // While nobody runs the loop, or on its thread, these answer at once; from another thread they
   // are posted, and a refusal reaches the callback as ready.error with native_error. F is called as
-  // F(ready) or F(). Several watches of one descriptor are allowed. A file that is always ready
-  // (epoll refuses it) is reported once a turn, with `edge` once per modify().
+  // F(ready) or F(); it may modify and unwatch any watch, its own too. It is destroyed on the loop
+  // thread: by unwatch() there or in the turn that hears of it, or when it returns if it is running.
+  // Several watches of one descriptor are allowed. A file that is always ready (epoll refuses it) is
+  // reported once a turn, with `edge` once per modify().
 
   template <class F, class Build = detail::build_tag>
   watch_id watch(native_handle handle, interest what, F&& f);
