@@ -5,6 +5,7 @@
 #   make examples     build and run every example
 #   make bench        build and run the benches, with the rivals that are here; ARGS="--csv post"
 #   make benches      only build them
+#   make foreign      the loop inside GLib's and libuv's, those of them that are here
 #
 #   make check        all that a change must pass: check-join, and the tests in six ways
 #   make check-join   the part of it that takes seconds: joined file, macros, edges, conditionals
@@ -68,10 +69,11 @@ compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
 
 objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(sort $(wildcard tests/*_test.cpp)))
 benches  := $(patsubst %.cpp,$(dir)/%,$(sort $(wildcard bench/*.cpp)))
+hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp)))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test demo examples benches bench check check-join join split format clean help force
+.PHONY: test demo examples benches bench foreign check check-join join split format clean help force
 
 test: $(dir)/tests
 	$< $(ARGS)
@@ -87,6 +89,13 @@ benches: $(benches)
 bench: $(benches)
 	@if [ -f bench/run.sh ]; then BENCH_DIR=$(dir)/bench bench/run.sh $(ARGS); \
 	else for b in $^; do $$b $(ARGS) || exit 1; done; fi
+
+# A host is tested where pkg-config finds its package.
+package.glib  := glib-2.0
+package.libuv := libuv
+
+foreign: $(hosts:tests/%=$(dir)/%)
+	@for t in $^; do [ ! -x $$t ] || $$t $(ARGS) || exit 1; done
 
 $(dir)/tests: $(objects)
 	@echo "LD  $@"
@@ -106,6 +115,13 @@ $(dir)/bench/%: bench/%.cpp $(dir)/rivals Makefile
 	@mkdir -p $(@D)
 	@$(compile) -DNDEBUG $(include) $< -o $@ $$(cat $(dir)/rivals) $(brew:%=-L%/lib)
 
+$(dir)/foreign/%: tests/foreign/%_test.cpp $(dir)/main.o Makefile
+	@mkdir -p $(@D)
+	@if pkg-config --exists $(package.$*) 2>/dev/null; then echo "CXX $<"; \
+	  $(compile) $(include) -Itests $< $(dir)/main.o -o $@ \
+	    $$(pkg-config --cflags --libs $(package.$*) | sed 's/-I/-isystem /g'); \
+	else echo "foreign: $(package.$*) is not here, left out"; fi
+
 $(dir)/doctest:
 	@mkdir -p $(@D)
 	@sh packaging/doctest.sh '$(CXX) $(finds)'
@@ -117,7 +133,7 @@ $(dir)/rivals: force
 	@sh packaging/rivals.sh '$(CXX) $(finds)' > $@.now
 	@cmp -s $@.now $@ || cp $@.now $@
 
--include $(wildcard $(dir)/*.d $(dir)/bench/*.d $(joined)/examples/*.d)
+-include $(wildcard $(dir)/*.d $(dir)/bench/*.d $(dir)/foreign/*.d $(joined)/examples/*.d)
 
 # One way of the suite. Flags differ from leg to leg, so each is a make of its own.
 leg = +@if command -v $(1) >/dev/null; then echo "== $(1) $(2)"; $(MAKE) test CXX=$(1) $(2); \

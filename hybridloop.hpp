@@ -3541,8 +3541,8 @@ class timer_wheel {
   // How many are due. Looks at single timers only where the clock is in the middle of a bucket.
   std::size_t count_due(nanos now) const noexcept {
     const std::uint64_t tick = tick_of(now);
-    const std::size_t near = tick >= base_ ? heap_.standing() : heap_.count_due(now);
-    std::size_t count = held_.standing() + near;
+    const std::size_t in_heap = tick >= base_ ? heap_.standing() : heap_.count_due(now);
+    std::size_t count = held_.standing() + in_heap;
     for (std::uint32_t level = 0; level < levels; ++level) {
       for (std::uint64_t left = occupied_[level]; left != 0; left &= left - 1) {
         const std::uint32_t bucket = level * buckets_per_level + lowest_bit(left);
@@ -6589,7 +6589,7 @@ class basic_loop {
   // A timer never fires early, fires in the order of deadlines and FIFO among equals. Past deadlines
   // and a delay of 0 run in the next turn; `max()` never. A closed loop answers an empty id.
 
-  // The time of the current turn, or of the last one.
+  // The time of the current turn, or of the last one. Delays count from the true time, not from this.
   time_point now() const noexcept { return detail::from_nanos<clock>(core_->cached_now()); }
 
   template <class Rep, class Period, class F, class Build = detail::build_tag>
@@ -6614,8 +6614,10 @@ class basic_loop {
   //
   // While nobody runs the loop, or on its thread, these answer at once; from another thread they
   // are posted, and a refusal reaches the callback as ready.error with native_error. F is called as
-  // F(ready) or F(). Several watches of one descriptor are allowed. A file that is always ready
-  // (epoll refuses it) is reported once a turn, with `edge` once per modify().
+  // F(ready) or F(); it may modify and unwatch any watch, its own too. It is destroyed on the loop
+  // thread: by unwatch() there or in the turn that hears of it, or when it returns if it is running.
+  // Several watches of one descriptor are allowed. A file that is always ready (epoll refuses it) is
+  // reported once a turn, with `edge` once per modify().
 
   template <class F, class Build = detail::build_tag>
   watch_id watch(native_handle handle, interest what, F&& f);

@@ -101,6 +101,13 @@ void wait_and_poll(guest<Loop>& l, std::size_t rounds, const Served& served) {
   }
 }
 
+// What a test does in one way after the other.
+template <class Act>
+struct deed {
+  std::string name;
+  Act act;
+};
+
 loop* to_wake = nullptr;
 void wake_it(int) { to_wake->wake(); }
 
@@ -312,7 +319,7 @@ TEST_CASE("a loop that does not sleep calls no hook") {
 
 TEST_CASE("what on_prepare gives the loop is done without a sleep over it") {
   using act = std::function<void(loop&, const socket_pair&)>;
-  const std::pair<std::string, act> acts[] = {
+  const deed<act> deeds[] = {
       {"post", [](loop& l, const socket_pair&) { must_post(l, [&l] { l.stop(); }); }},
       {"defer", [](loop& l, const socket_pair&) { l.defer([&l] { l.stop(); }); }},
       {"microtask", [](loop& l, const socket_pair&) { l.microtask([&l] { l.stop(); }); }},
@@ -323,17 +330,17 @@ TEST_CASE("what on_prepare gives the loop is done without a sleep over it") {
        }},
       {"stop", [](loop& l, const socket_pair&) { l.stop(); }},
       {"close", [](loop& l, const socket_pair&) { l.close(); }}};
-  for (const auto& [name, what] : acts) {
+  for (const auto& one : deeds) {
     for (const place& where : everywhere) {
-      CAPTURE(name);
+      CAPTURE(one.name);
       CAPTURE(where.name);
       const socket_pair wire;
       wire.write_right();
       loop_in<loop> l(where, sleepy());
       l->after(1h, [] {});
       bool done = false;
-      l->on_prepare([&, &act = what] {
-        if (!std::exchange(done, true)) act(*l, wire);
+      l->on_prepare([&] {
+        if (!std::exchange(done, true)) one.act(*l, wire);
       });
       const auto begin = clock_type::now();
 
@@ -341,7 +348,7 @@ TEST_CASE("what on_prepare gives the loop is done without a sleep over it") {
 
       CHECK(done);
       CHECK(clock_type::now() - begin < 1h);
-      if (name != "timer" && name != "watch") CHECK(l->stats().parks == 0);
+      if (one.name != "timer" && one.name != "watch") CHECK(l->stats().parks == 0);
     }
   }
 }
@@ -388,7 +395,7 @@ TEST_CASE("a timer that on_prepare arms, moves or cancels is what the loop sleep
 
 TEST_CASE("when on_prepare takes away the last thing to wait for, run_until_idle() returns") {
   using act = std::function<void(loop&, hybridloop::timer_id, watch_id)>;
-  const std::pair<std::string, act> acts[] = {
+  const deed<act> deeds[] = {
       {"end",
        [](loop& l, hybridloop::timer_id timer, watch_id watch) {
          l.cancel(timer);
@@ -399,13 +406,13 @@ TEST_CASE("when on_prepare takes away the last thing to wait for, run_until_idle
          l.unref(timer);
          l.unref(watch);
        }}};
-  for (const auto& [name, what] : acts) {
-    CAPTURE(name);
+  for (const auto& one : deeds) {
+    CAPTURE(one.name);
     const socket_pair wire;
     loop l(sleepy());
     const auto timer = l.after(1h, [] {});
     const auto watch = l.watch(wire.left(), interest::readable, [] {});
-    l.on_prepare([&, &act = what] { act(l, timer, watch); });
+    l.on_prepare([&] { one.act(l, timer, watch); });
 
     CHECK(l.run_until_idle() == 0);
   }
@@ -956,7 +963,7 @@ TEST_CASE("a wake from a signal handler makes the handle readable") {
 
 TEST_CASE("what came before the first backend_handle() is not missed") {
   using act = void (*)(loop&, bool&);
-  const std::pair<std::string, act> acts[] = {
+  const deed<act> deeds[] = {
       {"post", [](loop& l, bool& done) { must_post(l, [&done] { done = true; }); }},
       {"timer", [](loop& l, bool& done) { l.after(0s, [&done] { done = true; }); }},
       {"wake",
@@ -974,11 +981,11 @@ TEST_CASE("what came before the first backend_handle() is not missed") {
          l.close();
          done = true;
        }}};
-  for (const auto& [name, give] : acts) {
-    CAPTURE(name);
+  for (const auto& one : deeds) {
+    CAPTURE(one.name);
     loop l;
     bool done = false;
-    give(l, done);
+    one.act(l, done);
 
     const int handle = l.backend_handle();
 
@@ -1148,13 +1155,13 @@ TEST_CASE("from the first call on the loop sleeps in the poller, in run() too") 
   l.run_for(1ms);
   CHECK(l.stats().in_channel > 0);
   CHECK(l.stats().in_poller == 0);
-  const auto in_channel = l.stats().in_channel;
+  const auto before = l.stats().in_channel;
 
   l.backend_handle();
   l.run_for(1ms);
 
   CHECK(l.stats().in_poller > 0);
-  CHECK(l.stats().in_channel == in_channel);
+  CHECK(l.stats().in_channel == before);
 }
 
 TEST_CASE("a loop may be run by a thread, and live in a foreign loop again") {
@@ -1260,7 +1267,7 @@ TEST_CASE("while nothing happens the foreign loop sleeps") {
 
 TEST_CASE("whatever comes between the last look of poll() and the wait makes the handle readable") {
   using act = std::function<void(interrupted_loop&, const socket_pair&)>;
-  const std::pair<std::string, act> acts[] = {
+  const deed<act> deeds[] = {
       {"post", [](interrupted_loop& l, const socket_pair&) { must_post(l, [] {}); }},
       {"stop", [](interrupted_loop& l, const socket_pair&) { l.stop(); }},
       {"wake", [](interrupted_loop& l, const socket_pair&) { l.wake(); }},
@@ -1269,16 +1276,16 @@ TEST_CASE("whatever comes between the last look of poll() and the wait makes the
       {"watch", [](interrupted_loop& l, const socket_pair& wire) {
          l.watch(wire.left(), interest::readable, [] {});
        }}};
-  for (const auto& [name, what] : acts) {
+  for (const auto& one : deeds) {
     for (const char* const point : {"before-away", "away-published"}) {
-      CAPTURE(name);
+      CAPTURE(one.name);
       CAPTURE(point);
       const socket_pair wire;
       wire.write_right();
       guest<interrupted_loop> l;
       CHECK_FALSE(l.calls());
 
-      interruption others(point, [&, &act = what] { elsewhere([&] { act(*l, wire); }); });
+      interruption others(point, [&] { elsewhere([&] { one.act(*l, wire); }); });
       l->poll();
 
       CHECK(others.happened());
@@ -1359,21 +1366,21 @@ TEST_CASE("a watch at any moment of poll() is heard") {
 
 TEST_CASE("a post at any moment in which another thread is the loop makes the handle readable") {
   using act = std::function<void(guest<interrupted_loop>&, const socket_pair&)>;
-  const std::pair<std::string, act> acts[] = {
+  const deed<act> deeds[] = {
       {"watch", [](guest<interrupted_loop>& l, const socket_pair& wire) {
          l->watch(wire.left(), interest::readable, [] {});
        }},
       {"next_timeout", [](guest<interrupted_loop>& l, const socket_pair&) { l->next_timeout(); }},
       {"on_prepare", [](guest<interrupted_loop>& l, const socket_pair&) { l->on_prepare([] {}); }},
       {"backend_handle", [](guest<interrupted_loop>& l, const socket_pair&) { l->backend_handle(); }}};
-  for (const auto& [name, what] : acts) {
-    CAPTURE(name);
-    at_every_place([&, &act = what](int place) {
+  for (const auto& one : deeds) {
+    CAPTURE(one.name);
+    at_every_place([&](int place) {
       const socket_pair wire;
       guest<interrupted_loop> l;
       std::size_t ran = 0;
       interruption others(place, [&] { elsewhere([&] { must_post(*l, [&ran] { ++ran; }); }); });
-      act(l, wire);
+      one.act(l, wire);
       const bool again = others.over();
 
       if (others.happened()) l.serve_until([&ran] { return ran == 1; });

@@ -762,6 +762,11 @@ TEST_CASE("a timer of more than a second fires in the channel, and nothing else 
 
 // ---- Bells that are hard to ring ----
 
+namespace {
+// A full pipe is a bell that was rung, so EAGAIN is no trouble there.
+const bool full_means_rung = std::string(seamed_loop::poller_name()) == "poll";
+}  // namespace
+
 TEST_CASE("a bell that rings at the second or the hundredth try wakes the loop") {
   struct trouble {
     int number;

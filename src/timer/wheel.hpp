@@ -110,8 +110,8 @@ class timer_wheel {
   // How many are due. Looks at single timers only where the clock is in the middle of a bucket.
   std::size_t count_due(nanos now) const noexcept {
     const std::uint64_t tick = tick_of(now);
-    const std::size_t near = tick >= base_ ? heap_.standing() : heap_.count_due(now);
-    std::size_t count = held_.standing() + near;
+    const std::size_t in_heap = tick >= base_ ? heap_.standing() : heap_.count_due(now);
+    std::size_t count = held_.standing() + in_heap;
     for (std::uint32_t level = 0; level < levels; ++level) {
       for (std::uint64_t left = occupied_[level]; left != 0; left &= left - 1) {
         const std::uint32_t bucket = level * buckets_per_level + lowest_bit(left);
