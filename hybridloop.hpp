@@ -74,9 +74,9 @@
 //   ingress/ ring spill room ingress stream
 //   timer/   record heap bag wheel timers
 //   watch/   record registry watches
-//   loop/    options traits frames hook meter doorbell wakeup lookout companion core ownership
-//            fork event_batch park runner invoke handle loop loop_work commands loop_events
-//            loop_embed
+//   loop/    options traits frames blocked hook meter doorbell wakeup lookout companion core
+//            ownership fork event_batch park runner invoke handle loop loop_work commands
+//            loop_events loop_embed
 //   base/    undef
 
 #pragma once
@@ -1417,9 +1417,10 @@ struct linux_kernel {
   // The end to read from, then the end to write to.
   static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
 
+  // Not fstat(), of which thread sanitizers think that it must not meet a close(). Here it may.
   static int identify(int fd, file_identity& out) noexcept {
     struct stat file;
-    if (::fstat(fd, &file) != 0) return -errno;
+    if (::fstatat(fd, "", &file, AT_EMPTY_PATH) != 0) return -errno;
     out.device = static_cast<std::uint64_t>(file.st_dev);
     out.inode = static_cast<std::uint64_t>(file.st_ino);
     out.always_ready = cannot_be_polled(file);
@@ -4748,12 +4749,14 @@ class loop_frame {
   loop_frame& operator=(const loop_frame&) = delete;
   ~loop_frame() { top_ = below_; }
 
-  static bool runs(const void* loop) noexcept {
-    for (const loop_frame* f = top_; f != nullptr; f = f->below_) {
+  static bool runs(const void* loop) noexcept { return runs(top_, loop); }
+  static bool runs(const loop_frame* innermost, const void* loop) noexcept {
+    for (const loop_frame* f = innermost; f != nullptr; f = f->below_) {
       if (f->loop_ == loop) return true;
     }
     return false;
   }
+  static const loop_frame* innermost() noexcept { return top_; }
 
  private:
   const void* loop_;
@@ -4764,6 +4767,74 @@ class loop_frame {
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< loop/frames.hpp
+
+// >>> loop/blocked.hpp - loops that wait for each other would wait for ever, and are told so
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A thread that runs loops and waits in invoke() for another one. Whoever closes a circle of these
+// finds it before it waits. A thread that runs none closes none, and pays nothing.
+template <class Kernel>
+class blocked_call {
+ public:
+  explicit blocked_call(const void* target) noexcept
+      : frames_(loop_frame::innermost()), target_(target) {
+    if (frames_ == nullptr) return;
+    const std::lock_guard<std::mutex> hold(all().lock);
+    if (all().born != Kernel::forks()) all().first = nullptr;  // they are not in this process
+    all().born = Kernel::forks();
+    circle_ = waits_for_us(target);
+    if (circle_) return;  // it is not going to wait
+    next_ = all().first;
+    all().first = this;
+  }
+  blocked_call(const blocked_call&) = delete;
+  blocked_call& operator=(const blocked_call&) = delete;
+  ~blocked_call() {
+    if (frames_ == nullptr || circle_) return;
+    const std::lock_guard<std::mutex> hold(all().lock);
+    for (blocked_call** at = &all().first; *at != nullptr; at = &(*at)->next_) {
+      if (*at != this) continue;
+      *at = next_;
+      return;
+    }
+  }
+
+  bool closes_circle() const noexcept { return circle_; }
+
+ private:
+  struct registry {
+    std::mutex lock;
+    blocked_call* first = nullptr;
+    std::uint32_t born = 0;
+  };
+  static registry& all() noexcept {
+    static registry one;
+    return one;
+  }
+
+  // From loop to loop; each is run by one thread, which waits for one other.
+  bool waits_for_us(const void* loop) const noexcept {
+    const blocked_call* call = all().first;
+    while (call != nullptr) {
+      if (loop_frame::runs(frames_, loop)) return true;
+      while (call != nullptr && !loop_frame::runs(call->frames_, loop)) call = call->next_;
+      if (call == nullptr) return false;
+      loop = call->target_;
+      call = all().first;
+    }
+    return false;
+  }
+
+  const loop_frame* const frames_;
+  const void* const target_;
+  blocked_call* next_ = nullptr;
+  bool circle_ = false;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/blocked.hpp
 
 // >>> loop/hook.hpp - a function of the user's that the loop calls again and again, and that may be replaced
 HYBRIDLOOP_OPEN
@@ -5356,7 +5427,7 @@ class companion {
     if (thread_.joinable()) return 0;
     const typename Traits::kernel::signals_blocked quiet;
     int refused = 0;
-    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve(c); }); },
+    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve<Build>(c); }); },
                     [&refused](const std::exception_ptr&) { refused = EAGAIN; });
     return refused;
   }
@@ -5387,13 +5458,32 @@ class companion {
     poll_event event;
   };
 
-  template <class Core>
+  bool leaving() const noexcept { return leave_.load(std::memory_order_acquire); }  // [companion] Z2
+
+  // What is out of order now is no reason to burn a core.
+  static void nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+
+  template <class Build, class Core>
   void serve(Core& c) {
     poll_event events[events_per_turn];
-    while (!leave_.load(std::memory_order_acquire)) {  // [companion] Z2
+    while (!leaving()) {
       const int got = c.poller.wait(events, events_per_turn, never);
-      if (got < 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // no reason to burn a core
-      for (int i = 0; i < got; ++i) c.template send<build_tag>(arrival<Core>(c, events[i]));
+      if (got < 0) nap();
+      for (int i = 0; i < got; ++i) report<Build>(c, events[i]);
+    }
+  }
+
+  // Again and again while there is no memory for it: the kernel reports a one-shot event once.
+  template <class Build, class Core>
+  void report(Core& c, const poll_event& event) {
+    bool told = false;
+    while (!told && !leaving()) {
+      trap<Build>(
+          [&] {
+            c.template send<Build>(arrival<Core>(c, event));
+            told = true;
+          },
+          [](const std::exception_ptr&) { nap(); });
     }
   }
 
@@ -5752,7 +5842,12 @@ int expose(core<Traits>& c, native_handle& handle) noexcept {
 // here, and only then others may become the loop.
 template <class Traits>
 void leave(core<Traits>& c) noexcept {
-  if (!c.exposed || (c.ended && c.nothing_queued())) return c.wake.leave();
+  if (!c.exposed) return c.wake.leave();
+  if (c.ended && c.nothing_queued()) {  // nothing comes any more: the handle falls silent
+    poll_event none[1];
+    c.poller.wait(none, 1, 0);
+    return c.wake.leave();
+  }
   const auto mark = c.in.mark();
   const bool more = !c.nothing_queued() || c.watches_.always_ready();
   c.wake.choose_fence(c.in.posts());
@@ -6523,7 +6618,8 @@ class basic_loop {
 
   // Runs f on the loop, waits, and returns its value or throws its exception. On the loop thread at
   // once, overtaking what is queued. On a loop that nobody runs it waits until somebody does; on a
-  // closed one, or one that ends before f ran, it throws errc::closed.
+  // closed one, or one that ends before f ran, it throws errc::closed. Loops that invoke each other in
+  // a circle would wait for ever: that is a broken contract.
   template <class F, class Build = detail::build_tag>
   std::invoke_result_t<F&> invoke(F&& f);
 
@@ -6788,6 +6884,8 @@ std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
   if (core_->runs_here()) return f();
   using awaited = detail::awaited<Traits, result, Build>;
   using asking = typename awaited::template asking<std::remove_reference_t<F>>;
+  const detail::blocked_call<typename Traits::kernel> blocked(core_);
+  HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   awaited answer;
   const post_result posted =
       core_->template post<Build>(asking(answer, f), core_->options.when_full);

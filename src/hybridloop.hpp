@@ -126,6 +126,7 @@
 #include "loop/options.hpp"
 #include "loop/traits.hpp"
 #include "loop/frames.hpp"
+#include "loop/blocked.hpp"
 #include "loop/hook.hpp"
 #include "loop/meter.hpp"
 #include "loop/doorbell.hpp"

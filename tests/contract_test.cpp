@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <csetjmp>
 #include <csignal>
+#include <cstddef>
+#include <deque>
 #include <functional>
 #include <new>
 #include <optional>
@@ -193,6 +195,43 @@ TEST_CASE("a bell that cannot be rung at all is reported, and its loop is not le
   runner.join();
 
   CHECK(sentence == "the kernel refuses to ring the bell of a sleeping loop");
+}
+
+TEST_CASE("loops that wait for each other's answer are told, however long the circle") {
+  for (const std::size_t size : {std::size_t{2}, std::size_t{3}}) {
+    CAPTURE(size);
+    const handler listening;
+    std::deque<loop> loops(size);
+    std::deque<running<loop>> threads;
+    for (loop& l : loops) threads.emplace_back(l);
+    std::string heard;
+    const std::function<void(std::size_t)> ask_from = [&](std::size_t i) {
+      if (i + 1 < size) return loops[i + 1].invoke([&, i] { ask_from(i + 1); });
+      heard = listening.hears([&] { loops[0].invoke([] {}); });
+    };
+
+    loops[0].invoke([&] { ask_from(0); });
+
+    CHECK(heard.find("waits for a loop that waits for this one") != std::string::npos);
+    CHECK(loops[0].invoke([&] { return loops[1].invoke([] { return 7; }); }) == 7);
+  }
+}
+
+TEST_CASE("a loop inside a loop may be asked by the one around it, and asks outwards at once") {
+  loop outer;
+  loop inner;
+  int answer = 0;
+  must_post(outer, [&] {
+    must_post(inner, [&] {
+      answer = outer.invoke([&] { return inner.invoke([] { return 7; }); });
+      inner.stop();
+    });
+    inner.run();
+  });
+
+  outer.run_until_idle();
+
+  CHECK(answer == 7);
 }
 
 TEST_CASE("set_failure_handler answers the handler before it") {

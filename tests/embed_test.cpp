@@ -1263,6 +1263,23 @@ TEST_CASE("while nothing happens the foreign loop sleeps") {
   CHECK(returns < 5);
 }
 
+TEST_CASE("loops live inside loops") {
+  guest<> outermost;
+  loop middle;
+  loop innermost;
+  middle.watch(innermost.backend_handle(), interest::readable, [&innermost] { innermost.poll(); });
+  outermost->watch(middle.backend_handle(), interest::readable, [&middle] { middle.poll(); });
+  CHECK(outermost.serve(20) < 20);
+
+  for (int i = 0; i < 3; ++i) {
+    bool ran = false;
+    elsewhere([&] { must_post(innermost, [&ran] { ran = true; }); });
+    CHECK(outermost.calls());
+    CHECK(outermost.serve(20) < 20);
+    CHECK(ran);
+  }
+}
+
 // ---- At the moment of leaving ----
 
 TEST_CASE("whatever comes between the last look of poll() and the wait makes the handle readable") {

@@ -35,7 +35,7 @@ class companion {
     if (thread_.joinable()) return 0;
     const typename Traits::kernel::signals_blocked quiet;
     int refused = 0;
-    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve(c); }); },
+    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve<Build>(c); }); },
                     [&refused](const std::exception_ptr&) { refused = EAGAIN; });
     return refused;
   }
@@ -66,13 +66,32 @@ class companion {
     poll_event event;
   };
 
-  template <class Core>
+  bool leaving() const noexcept { return leave_.load(std::memory_order_acquire); }  // [companion] Z2
+
+  // What is out of order now is no reason to burn a core.
+  static void nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+
+  template <class Build, class Core>
   void serve(Core& c) {
     poll_event events[events_per_turn];
-    while (!leave_.load(std::memory_order_acquire)) {  // [companion] Z2
+    while (!leaving()) {
       const int got = c.poller.wait(events, events_per_turn, never);
-      if (got < 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // no reason to burn a core
-      for (int i = 0; i < got; ++i) c.template send<build_tag>(arrival<Core>(c, events[i]));
+      if (got < 0) nap();
+      for (int i = 0; i < got; ++i) report<Build>(c, events[i]);
+    }
+  }
+
+  // Again and again while there is no memory for it: the kernel reports a one-shot event once.
+  template <class Build, class Core>
+  void report(Core& c, const poll_event& event) {
+    bool told = false;
+    while (!told && !leaving()) {
+      trap<Build>(
+          [&] {
+            c.template send<Build>(arrival<Core>(c, event));
+            told = true;
+          },
+          [](const std::exception_ptr&) { nap(); });
     }
   }
 

@@ -15,12 +15,14 @@ class loop_frame {
   loop_frame& operator=(const loop_frame&) = delete;
   ~loop_frame() { top_ = below_; }
 
-  static bool runs(const void* loop) noexcept {
-    for (const loop_frame* f = top_; f != nullptr; f = f->below_) {
+  static bool runs(const void* loop) noexcept { return runs(top_, loop); }
+  static bool runs(const loop_frame* innermost, const void* loop) noexcept {
+    for (const loop_frame* f = innermost; f != nullptr; f = f->below_) {
       if (f->loop_ == loop) return true;
     }
     return false;
   }
+  static const loop_frame* innermost() noexcept { return top_; }
 
  private:
   const void* loop_;

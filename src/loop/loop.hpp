@@ -77,7 +77,8 @@ class basic_loop {
 
   // Runs f on the loop, waits, and returns its value or throws its exception. On the loop thread at
   // once, overtaking what is queued. On a loop that nobody runs it waits until somebody does; on a
-  // closed one, or one that ends before f ran, it throws errc::closed.
+  // closed one, or one that ends before f ran, it throws errc::closed. Loops that invoke each other in
+  // a circle would wait for ever: that is a broken contract.
   template <class F, class Build = detail::build_tag>
   std::invoke_result_t<F&> invoke(F&& f);
 

@@ -4,6 +4,7 @@
 #include <new>
 #include <utility>
 
+#include "loop/blocked.hpp"
 #include "loop/fork.hpp"
 #include "loop/invoke.hpp"
 #include "loop/loop.hpp"
@@ -81,6 +82,8 @@ std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
   if (core_->runs_here()) return f();
   using awaited = detail::awaited<Traits, result, Build>;
   using asking = typename awaited::template asking<std::remove_reference_t<F>>;
+  const detail::blocked_call<typename Traits::kernel> blocked(core_);
+  HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   awaited answer;
   const post_result posted =
       core_->template post<Build>(asking(answer, f), core_->options.when_full);

@@ -59,7 +59,12 @@ int expose(core<Traits>& c, native_handle& handle) noexcept {
 // here, and only then others may become the loop.
 template <class Traits>
 void leave(core<Traits>& c) noexcept {
-  if (!c.exposed || (c.ended && c.nothing_queued())) return c.wake.leave();
+  if (!c.exposed) return c.wake.leave();
+  if (c.ended && c.nothing_queued()) {  // nothing comes any more: the handle falls silent
+    poll_event none[1];
+    c.poller.wait(none, 1, 0);
+    return c.wake.leave();
+  }
   const auto mark = c.in.mark();
   const bool more = !c.nothing_queued() || c.watches_.always_ready();
   c.wake.choose_fence(c.in.posts());

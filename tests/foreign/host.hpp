@@ -122,13 +122,13 @@ void sleeps_while_idle(bool closed) {
   guest.after(1h, [] {});
   wire.write_right();
   for (int i = 0; i < 1000; ++i) must_post(guest, [] {});
-  if (closed) guest.close();
   std::size_t before = 0;
   std::size_t turns = 0;
   int calls = 0;
 
   host.every(300ms, [&] {
     if (++calls == 1) before = host.turns();
+    if (calls == 1 && closed) guest.close();
     if (calls == 2) {
       turns = host.turns() - before;
       host.quit();
