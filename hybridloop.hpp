@@ -1419,6 +1419,7 @@ struct linux_kernel {
 
   // Not fstat(), of which thread sanitizers think that it must not meet a close(). Here it may.
   static int identify(int fd, file_identity& out) noexcept {
+    if (fd < 0) return -EBADF;
     struct stat file;
     if (::fstatat(fd, "", &file, AT_EMPTY_PATH) != 0) return -errno;
     out.device = static_cast<std::uint64_t>(file.st_dev);
@@ -5672,6 +5673,10 @@ class core {
     stale_events.set(watches_.stale());
   }
 
+  // Not behind a slot that is claimed and not yet published: its poster will ring.
+  bool can_run() noexcept {
+    return in.can_run() || !deferred.empty() || !microtasks.empty() || watches_.always_ready();
+  }
   // A slot that is claimed and not yet published counts.
   bool nothing_queued() noexcept {
     return in.empty() && deferred.empty() && microtasks.empty();
@@ -5802,6 +5807,8 @@ class ownership {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     if (!runs_) borrowed_ = c.wake.borrow(was_);
   }
+  // For who cannot leave it to the loop thread: waits for another borrower.
+  static ownership patient(core<Traits>& c) noexcept { return ownership(c, true); }
   ownership(const ownership&) = delete;
   ownership& operator=(const ownership&) = delete;
   ~ownership() {
@@ -5810,6 +5817,13 @@ class ownership {
   explicit operator bool() const noexcept { return runs_ || borrowed_; }
 
  private:
+  ownership(core<Traits>& c, bool) noexcept : ownership(c) {
+    while (!*this && was_ == status::lent) {
+      Traits::kernel::yield();
+      borrowed_ = c.wake.borrow(was_);
+    }
+  }
+
   // A foreign loop goes on waiting, unless the loop was given work meanwhile.
   void give_back() noexcept {
     core_.publish_counts();
@@ -5849,7 +5863,7 @@ void leave(core<Traits>& c) noexcept {
     return c.wake.leave();
   }
   const auto mark = c.in.mark();
-  const bool more = !c.nothing_queued() || c.watches_.always_ready();
+  const bool more = c.can_run();
   c.wake.choose_fence(c.in.posts());
   Traits::schedule_point("before-away");
   if (!more && c.wake.publish(status::in_poller)) {
@@ -6072,7 +6086,7 @@ class runner {
   // How many tasks, timers and watch callbacks it ran.
   std::size_t run(until goal, nanos deadline, bool may_sleep) {
     while (!stop_seen() && !finished(goal)) {
-      turn(deadline, may_sleep);
+      turn(goal, deadline, may_sleep);
       if (goal == until::turned) break;
       if (goal == until::deadline && core_type::read_now() >= deadline) break;
     }
@@ -6117,14 +6131,15 @@ class runner {
 
   // One turn: due timers, posted work, then whatever the kernel reports. Sleeps only if none of
   // them had anything to offer, and then does what it was woken for.
-  void turn(nanos deadline, bool may_sleep) {
+  void turn(until goal, nanos deadline, bool may_sleep) {
     begin_turn();
     fire_due_timers();
     run_deferred();
     drain_ingress();
     if (may_sleep && nothing_happened()) {
       call_hook(core_.prepare);
-      if (!stop_seen() && nothing_happened()) asked_poller_ = park(core_, events_, deadline);
+      const bool sleep = !stop_seen() && !finished(goal) && nothing_happened();
+      if (sleep) asked_poller_ = park(core_, events_, deadline);
       call_hook(core_.check);
       fire_due_timers();
       drain_ingress();
@@ -7406,7 +7421,7 @@ template <class Traits>
 native_handle basic_loop<Traits>::backend_handle(std::error_code& code) noexcept {
   code.clear();
   native_handle handle{-1};
-  const detail::ownership<Traits> own(*core_);
+  const auto own = detail::ownership<Traits>::patient(*core_);
   if (!own) {
     code = errc::wrong_thread;
   } else if (core_->options.path == fast_path::mini) {
@@ -7438,9 +7453,9 @@ void basic_loop<Traits>::after_fork_child(std::error_code& code) {
 
 template <class Traits>
 std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_timeout() const {
-  const detail::ownership<Traits> own(*core_);
+  const auto own = detail::ownership<Traits>::patient(*core_);
   HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "next_timeout() is for the loop thread");
-  if (!core_->nothing_queued() || core_->watches_.always_ready()) return duration::zero();
+  if (core_->can_run()) return duration::zero();
   const nanos next = core_->timers_.next_wake();
   if (next == detail::never) return std::nullopt;
   const nanos now = core::read_now();
@@ -7451,7 +7466,7 @@ std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_ti
 template <class Traits>
 template <class Build, class F>
 void basic_loop<Traits>::set_hook(detail::hook& place, F&& f) {
-  const detail::ownership<Traits> own(*core_);
+  const auto own = detail::ownership<Traits>::patient(*core_);
   HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "on_prepare() and on_check() are for the loop thread");
   if constexpr (std::is_null_pointer_v<std::decay_t<F>>) {
     place.set({});

@@ -1263,19 +1263,17 @@ TEST_CASE("while nothing happens the foreign loop sleeps") {
   CHECK(returns < 5);
 }
 
-TEST_CASE("loops live inside loops") {
-  guest<> outermost;
-  loop middle;
-  loop innermost;
-  middle.watch(innermost.backend_handle(), interest::readable, [&innermost] { innermost.poll(); });
-  outermost->watch(middle.backend_handle(), interest::readable, [&middle] { middle.poll(); });
-  CHECK(outermost.serve(20) < 20);
+TEST_CASE("a loop lives inside a loop that lives inside another") {
+  loop inner;
+  guest<> outer;
+  outer->watch(inner.backend_handle(), interest::readable, [&inner] { inner.poll(); });
+  CHECK(outer.serve(20) < 20);
 
   for (int i = 0; i < 3; ++i) {
     bool ran = false;
-    elsewhere([&] { must_post(innermost, [&ran] { ran = true; }); });
-    CHECK(outermost.calls());
-    CHECK(outermost.serve(20) < 20);
+    elsewhere([&] { must_post(inner, [&ran] { ran = true; }); });
+    CHECK(outer.calls());
+    CHECK(outer.serve(20) < 20);
     CHECK(ran);
   }
 }

@@ -381,7 +381,7 @@ TEST_CASE_TEMPLATE("a number that names nothing is refused as such", poller, POL
   const int closed = ::dup(0);
   ::close(closed);
 
-  for (const int fd : {-1, closed, 1 << 30}) {
+  for (const int fd : {-1, AT_FDCWD, closed, 1 << 30}) {
     CHECK(p.add(fd, readable, 1) == EBADF);
     CHECK(p.change(fd, readable, 1) == EBADF);
     CHECK(p.remove(fd) == EBADF);

@@ -202,6 +202,10 @@ class core {
     stale_events.set(watches_.stale());
   }
 
+  // Not behind a slot that is claimed and not yet published: its poster will ring.
+  bool can_run() noexcept {
+    return in.can_run() || !deferred.empty() || !microtasks.empty() || watches_.always_ready();
+  }
   // A slot that is claimed and not yet published counts.
   bool nothing_queued() noexcept {
     return in.empty() && deferred.empty() && microtasks.empty();

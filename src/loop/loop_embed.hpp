@@ -44,7 +44,7 @@ template <class Traits>
 native_handle basic_loop<Traits>::backend_handle(std::error_code& code) noexcept {
   code.clear();
   native_handle handle{-1};
-  const detail::ownership<Traits> own(*core_);
+  const auto own = detail::ownership<Traits>::patient(*core_);
   if (!own) {
     code = errc::wrong_thread;
   } else if (core_->options.path == fast_path::mini) {
@@ -76,9 +76,9 @@ void basic_loop<Traits>::after_fork_child(std::error_code& code) {
 
 template <class Traits>
 std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_timeout() const {
-  const detail::ownership<Traits> own(*core_);
+  const auto own = detail::ownership<Traits>::patient(*core_);
   HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "next_timeout() is for the loop thread");
-  if (!core_->nothing_queued() || core_->watches_.always_ready()) return duration::zero();
+  if (core_->can_run()) return duration::zero();
   const nanos next = core_->timers_.next_wake();
   if (next == detail::never) return std::nullopt;
   const nanos now = core::read_now();
@@ -89,7 +89,7 @@ std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_ti
 template <class Traits>
 template <class Build, class F>
 void basic_loop<Traits>::set_hook(detail::hook& place, F&& f) {
-  const detail::ownership<Traits> own(*core_);
+  const auto own = detail::ownership<Traits>::patient(*core_);
   HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "on_prepare() and on_check() are for the loop thread");
   if constexpr (std::is_null_pointer_v<std::decay_t<F>>) {
     place.set({});

@@ -19,6 +19,8 @@ class ownership {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     if (!runs_) borrowed_ = c.wake.borrow(was_);
   }
+  // For who cannot leave it to the loop thread: waits for another borrower.
+  static ownership patient(core<Traits>& c) noexcept { return ownership(c, true); }
   ownership(const ownership&) = delete;
   ownership& operator=(const ownership&) = delete;
   ~ownership() {
@@ -27,6 +29,13 @@ class ownership {
   explicit operator bool() const noexcept { return runs_ || borrowed_; }
 
  private:
+  ownership(core<Traits>& c, bool) noexcept : ownership(c) {
+    while (!*this && was_ == status::lent) {
+      Traits::kernel::yield();
+      borrowed_ = c.wake.borrow(was_);
+    }
+  }
+
   // A foreign loop goes on waiting, unless the loop was given work meanwhile.
   void give_back() noexcept {
     core_.publish_counts();
@@ -66,7 +75,7 @@ void leave(core<Traits>& c) noexcept {
     return c.wake.leave();
   }
   const auto mark = c.in.mark();
-  const bool more = !c.nothing_queued() || c.watches_.always_ready();
+  const bool more = c.can_run();
   c.wake.choose_fence(c.in.posts());
   Traits::schedule_point("before-away");
   if (!more && c.wake.publish(status::in_poller)) {

@@ -59,7 +59,7 @@ class runner {
   // How many tasks, timers and watch callbacks it ran.
   std::size_t run(until goal, nanos deadline, bool may_sleep) {
     while (!stop_seen() && !finished(goal)) {
-      turn(deadline, may_sleep);
+      turn(goal, deadline, may_sleep);
       if (goal == until::turned) break;
       if (goal == until::deadline && core_type::read_now() >= deadline) break;
     }
@@ -104,14 +104,15 @@ class runner {
 
   // One turn: due timers, posted work, then whatever the kernel reports. Sleeps only if none of
   // them had anything to offer, and then does what it was woken for.
-  void turn(nanos deadline, bool may_sleep) {
+  void turn(until goal, nanos deadline, bool may_sleep) {
     begin_turn();
     fire_due_timers();
     run_deferred();
     drain_ingress();
     if (may_sleep && nothing_happened()) {
       call_hook(core_.prepare);
-      if (!stop_seen() && nothing_happened()) asked_poller_ = park(core_, events_, deadline);
+      const bool sleep = !stop_seen() && !finished(goal) && nothing_happened();
+      if (sleep) asked_poller_ = park(core_, events_, deadline);
       call_hook(core_.check);
       fire_due_timers();
       drain_ingress();

@@ -119,6 +119,7 @@ struct linux_kernel {
 
   // Not fstat(), of which thread sanitizers think that it must not meet a close(). Here it may.
   static int identify(int fd, file_identity& out) noexcept {
+    if (fd < 0) return -EBADF;
     struct stat file;
     if (::fstatat(fd, "", &file, AT_EMPTY_PATH) != 0) return -errno;
     out.device = static_cast<std::uint64_t>(file.st_dev);
