@@ -1836,9 +1836,11 @@ class epoll_poller {
     if (fresh.epoll_ < 0) return -fresh.epoll_;
     const int refused = fresh.add_bell(bell_);
     if (refused != 0) return refused;
+    // The old set may live on in the child of a fork, so it is taken out of the outer one by hand.
+    if (outer_ >= 0) Kernel::epoll_ctl(outer_, EPOLL_CTL_DEL, epoll_, nullptr);
     const int moved = Kernel::replace(epoll_, fresh.epoll_);
-    if (moved < 0) return -moved;
-    return outer_ >= 0 ? add_to_outer() : 0;
+    if (outer_ >= 0 && add_to_outer() != 0) fail("the kernel refuses to expose a loop's new epoll set");
+    return moved < 0 ? -moved : 0;
   }
 
   // The numbers stay; what they name is new.
@@ -3790,7 +3792,9 @@ class timers {
     std::uint64_t word = 0;
     record* r = find(id, word);
     const bool same = record::generation_of(word) == id.generation();
-    if (same && (word & timer_flag::ended) != 0) wipe_and_free(*r, word);
+    // While its last run is in progress, the end of that releases it.
+    constexpr std::uint64_t both = timer_flag::ended | timer_flag::running;
+    if (same && (word & both) == timer_flag::ended) wipe_and_free(*r, word);
   }
 
   // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is
@@ -4359,6 +4363,11 @@ class registry {
   }
 
  public:
+  // Nothing is watched any more, and nothing is to be heard.
+  void silence(poller& p) noexcept {
+    if (haunted_ && p.renew() == 0) haunted_ = false;
+  }
+
   // With a poller that has forgotten all.
   void register_again(poller& p) noexcept {
     for (std::size_t i = 0; i < room_; ++i) {
@@ -4414,6 +4423,7 @@ class watches {
 
   void serve_companion() noexcept { registry_.serve_companion(); }
   void register_again(poller& p) noexcept { registry_.register_again(p); }
+  void silence(poller& p) noexcept { registry_.silence(p); }
 
   std::size_t count() const noexcept { return count_; }
   std::size_t registered() const noexcept { return registry_.registered(); }
@@ -4758,6 +4768,7 @@ class loop_frame {
     return false;
   }
   static const loop_frame* innermost() noexcept { return top_; }
+  static const void* thread() noexcept { return &top_; }  // another one for each thread that lives
 
  private:
   const void* loop_;
@@ -4773,62 +4784,94 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
+inline constexpr std::uint32_t unanswered = 0;  // the state of a call of invoke() that waits
+
 // A thread that runs loops and waits in invoke() for another one. Whoever closes a circle of these
 // finds it before it waits. A thread that runs none closes none, and pays nothing.
-template <class Kernel>
+//
+// Edge [circle]: the list changes under a lock, U1 given back (release), U2 taken (acquire). It holds
+// the number of the process it was taken in, because in the child of a fork its holder may be missing.
+template <class Traits>
 class blocked_call {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+  using state = atomic<std::uint32_t>;
+
  public:
-  explicit blocked_call(const void* target) noexcept
-      : frames_(loop_frame::innermost()), target_(target) {
+  blocked_call(const void* target, const state& answer) noexcept
+      : frames_(loop_frame::innermost()), target_(target), answer_(answer) {
     if (frames_ == nullptr) return;
-    const std::lock_guard<std::mutex> hold(all().lock);
-    if (all().born != Kernel::forks()) all().first = nullptr;  // they are not in this process
-    all().born = Kernel::forks();
+    const locked list;
     circle_ = waits_for_us(target);
     if (circle_) return;  // it is not going to wait
-    next_ = all().first;
-    all().first = this;
+    next_ = first();
+    first() = this;
   }
   blocked_call(const blocked_call&) = delete;
   blocked_call& operator=(const blocked_call&) = delete;
   ~blocked_call() {
     if (frames_ == nullptr || circle_) return;
-    const std::lock_guard<std::mutex> hold(all().lock);
-    for (blocked_call** at = &all().first; *at != nullptr; at = &(*at)->next_) {
-      if (*at != this) continue;
-      *at = next_;
-      return;
-    }
+    const locked list;
+    blocked_call** at = &first();
+    while (*at != nullptr && *at != this) at = &(*at)->next_;
+    if (*at == this) *at = next_;
   }
 
   bool closes_circle() const noexcept { return circle_; }
 
  private:
-  struct registry {
-    std::mutex lock;
-    blocked_call* first = nullptr;
-    std::uint32_t born = 0;
+  class locked {
+   public:
+    locked() noexcept {
+      const std::uint32_t mine = Traits::kernel::forks() + 1;
+      for (std::uint32_t seen = 0; !word().compare_exchange_weak(seen, mine, std::memory_order_acquire);) {  // [circle] U2
+        if (seen == mine) {
+          Traits::kernel::yield();
+          seen = 0;
+        }
+      }
+      if (std::exchange(process(), mine) != mine) first() = nullptr;  // they are not in this one
+    }
+    locked(const locked&) = delete;
+    locked& operator=(const locked&) = delete;
+    ~locked() { word().store(0, std::memory_order_release); }  // [circle] U1
+
+   private:
+    static atomic<std::uint32_t>& word() noexcept {
+      static atomic<std::uint32_t> holder{0};
+      return holder;
+    }
+    static std::uint32_t& process() noexcept {
+      static std::uint32_t number = 0;
+      return number;
+    }
   };
-  static registry& all() noexcept {
-    static registry one;
-    return one;
+  static blocked_call*& first() noexcept {
+    static blocked_call* head = nullptr;
+    return head;
   }
 
-  // From loop to loop; each is run by one thread, which waits for one other.
+  // From loop to loop; each is run by one thread, which waits for one other, or was answered and is on
+  // its way back.
   bool waits_for_us(const void* loop) const noexcept {
-    const blocked_call* call = all().first;
-    while (call != nullptr) {
-      if (loop_frame::runs(frames_, loop)) return true;
-      while (call != nullptr && !loop_frame::runs(call->frames_, loop)) call = call->next_;
-      if (call == nullptr) return false;
+    for (const blocked_call* call = first(); call != nullptr;) {
+      if (!loop_frame::runs(call->frames_, loop) || !call->waits()) {
+        call = call->next_;
+        continue;
+      }
       loop = call->target_;
-      call = all().first;
+      if (loop_frame::runs(frames_, loop)) return true;
+      call = first();
     }
     return false;
+  }
+  bool waits() const noexcept {
+    return answer_.load(std::memory_order_acquire) == unanswered;  // [answer] I2
   }
 
   const loop_frame* const frames_;
   const void* const target_;
+  const state& answer_;
   blocked_call* next_ = nullptr;
   bool circle_ = false;
 };
@@ -4890,8 +4933,9 @@ class meter {
   class estimate {
    public:
     void learn(nanos took) noexcept {
-      const nanos most = eighths_ == 0 ? took : 4 * cost() + 1000;
-      eighths_ += (took < most ? took : most) - eighths_ / 8;
+      const nanos most = 4 * cost() + (eighths_ == 0 ? 100000 : 1000);
+      const nanos sane = took < 0 ? 0 : took < most ? took : most;  // a clock may be set back
+      eighths_ += sane - eighths_ / 8;
     }
     nanos cost() const noexcept { return eighths_ / 8; }
 
@@ -5188,8 +5232,7 @@ class wakeup {
       if (m == status::idle || m == status::away) {
         if (change(seen, status::with_mode(seen, status::awake))) return true;
       } else if (m == status::lent) {
-        const std::uint32_t asked = seen | status::wanted;
-        if (asked == seen || change(seen, asked)) Traits::parker::wait(door_.word, asked, never);
+        await_give_back(seen);
         seen = word();
       } else {
         return false;
@@ -5212,7 +5255,16 @@ class wakeup {
     if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
   }
 
-  // The same, where a foreign loop waits. It goes on waiting, unless somebody came meanwhile: posters
+  // For who cannot leave it to the loop thread: waits for another borrower. False: somebody runs it.
+  bool borrow_in_turn(std::uint32_t& was) noexcept {
+    while (!borrow(was)) {
+      if (was != status::lent) return false;
+      await_give_back(word());
+    }
+    return true;
+  }
+
+  // Gives back to a foreign loop that waits. It goes on waiting, unless somebody came meanwhile: posters
   // and tellers have left a bit on the word. False: the caller gives back, and rings.
   bool give_back_away() noexcept {
     std::uint32_t seen = word();
@@ -5318,6 +5370,12 @@ class wakeup {
   void set_symmetric(bool value) noexcept {
     symmetric_ = value;
     door_.symmetric.store(value ? 1 : 0, std::memory_order_seq_cst);  // [fence] the flag, then a barrier
+  }
+
+  void await_give_back(std::uint32_t seen) noexcept {
+    const std::uint32_t asked = seen | status::wanted;
+    if (status::mode_of(seen) != status::lent || (asked != seen && !change(seen, asked))) return;
+    Traits::parker::wait(door_.word, asked, never);
   }
 
   bool change(std::uint32_t& seen, std::uint32_t next) noexcept {
@@ -5598,10 +5656,17 @@ class core {
 
   template <class Build, class F>
   bool send(F&& f) {
+    struct unless_accepted {
+      atomic<std::uint64_t>* commands;
+      ~unless_accepted() {
+        if (commands != nullptr) commands->fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
+      }
+    };
     commands_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    if (post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted) return true;
-    commands_.fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
-    return false;
+    unless_accepted refused{&commands_};
+    const bool sent = post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted;
+    if (sent) refused.commands = nullptr;
+    return sent;
   }
 
   void close() noexcept {
@@ -5762,6 +5827,9 @@ class core {
   // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire).
   atomic<std::size_t> holds{0};
 
+  // Which thread has borrowed the idle loop.
+  atomic<const void*> lender{nullptr};
+
   // Written by the loop thread, read by stats().
   tally<Traits> turns, tasks, rescued, parks_channel, parks_poller, spun_ns, parked_ns, micro_left;
   tally<Traits, std::size_t> ring_high, timer_count, watch_count;
@@ -5769,13 +5837,15 @@ class core {
 
   // The loop thread.
   std::uint32_t born = Traits::kernel::forks();  // in which process
-  std::size_t ran = 0;  // by the innermost run()
+  std::size_t ran = 0;   // by the innermost run()
+  std::size_t runs = 0;  // how many are nested in each other
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;
   bool exposed = false; // a foreign loop waits for its handle
   lookout outlook;
   meter::estimate task_cost;
   std::size_t next_source = 0;  // where the next frame begins
+  bool in_hook = false;
   hook prepare;
   hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
@@ -5806,8 +5876,9 @@ class ownership {
   explicit ownership(core<Traits>& c) noexcept : core_(c), runs_(c.runs_here()) {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     if (!runs_) borrowed_ = c.wake.borrow(was_);
+    if (borrowed_) c.lender.store(loop_frame::thread(), std::memory_order_relaxed);  // ours alone
   }
-  // For who cannot leave it to the loop thread: waits for another borrower.
+  // Waits for another borrower; where that is this very thread, it is the owner.
   static ownership patient(core<Traits>& c) noexcept { return ownership(c, true); }
   ownership(const ownership&) = delete;
   ownership& operator=(const ownership&) = delete;
@@ -5818,15 +5889,17 @@ class ownership {
 
  private:
   ownership(core<Traits>& c, bool) noexcept : ownership(c) {
-    while (!*this && was_ == status::lent) {
-      Traits::kernel::yield();
-      borrowed_ = c.wake.borrow(was_);
-    }
+    if (*this) return;
+    const void* const me = loop_frame::thread();
+    runs_ = c.lender.load(std::memory_order_relaxed) == me;  // a hint; only we write our own name
+    borrowed_ = !runs_ && c.wake.borrow_in_turn(was_);
+    if (borrowed_) c.lender.store(me, std::memory_order_relaxed);  // ours alone
   }
 
   // A foreign loop goes on waiting, unless the loop was given work meanwhile.
   void give_back() noexcept {
     core_.publish_counts();
+    core_.lender.store(nullptr, std::memory_order_relaxed);  // ours alone
     const bool awaited = was_ == status::away;
     if (awaited && !core_.watches_.always_ready() && core_.wake.give_back_away()) return;
     if (awaited) core_.ring_own_bell();
@@ -5834,7 +5907,7 @@ class ownership {
   }
 
   core<Traits>& core_;
-  const bool runs_;
+  bool runs_;
   bool borrowed_ = false;
   std::uint32_t was_ = 0;
 };
@@ -5858,6 +5931,7 @@ template <class Traits>
 void leave(core<Traits>& c) noexcept {
   if (!c.exposed) return c.wake.leave();
   if (c.ended && c.nothing_queued()) {  // nothing comes any more: the handle falls silent
+    c.watches_.silence(c.poller);
     poll_event none[1];
     c.poller.wait(none, 1, 0);
     return c.wake.leave();
@@ -5888,11 +5962,12 @@ namespace detail {
 // claimed stays unpublished, what they had counted stays counted, and a lock stays locked.
 
 // Was the loop at rest when its process was copied? Not if another thread was running it and had not
-// parked, or had borrowed it: then what belongs to the loop thread may be half changed.
+// parked, or had parked inside a task, or had borrowed it: then what belongs to the loop thread may be
+// half changed.
 template <class Traits>
 bool copied_at_rest(core<Traits>& c) noexcept {
   const std::uint32_t m = status::mode_of(c.wake.word());
-  return c.runs_here() || (m != status::awake && m != status::lent);
+  return c.runs_here() || (m != status::awake && m != status::lent && c.runs <= 1);
 }
 
 // The destructor of a loop, in the child. Touches no kernel object that the parent has too, beyond
@@ -5902,6 +5977,7 @@ bool abandon(core<Traits>& c) noexcept {
   const bool at_rest = copied_at_rest(c);
   c.companion_.forget();
   c.poller.abandon();
+  c.in.close();
   if (!at_rest) return false;
   c.wake.settle_in_child(status::dead);
   c.in.abandon_claims();
@@ -5910,19 +5986,21 @@ bool abandon(core<Traits>& c) noexcept {
 }
 
 // Makes the copy a loop of its own: kernel objects of its own under the old numbers, with the same
-// watches, and a companion. What was accepted stays accepted. 0 or an errno; then it can only be
-// destroyed.
+// watches, and a companion. What was accepted stays accepted. 0 or an errno; then it can be destroyed,
+// or the call be made again.
 template <class Traits, class Build>
 int go_on_in_child(core<Traits>& c) noexcept {
   HYBRIDLOOP_CONTRACT(copied_at_rest(c), "a loop that another thread was running when the process forked cannot go on in the child");
+  const bool open = c.poller.is_open();
+  const int refused = open ? c.poller.reopen() : 0;
+  if (refused != 0) return refused;
   c.wake.settle_in_child(c.runs_here() ? status::awake : status::idle);
   c.in.abandon_claims();
   const bool had_companion = c.companion_.forget();
+  if (!c.runs_here()) c.runs = 0;
   c.born = Traits::kernel::forks();
   c.door.born = c.born;
-  if (!c.poller.is_open()) return 0;
-  const int refused = c.poller.reopen();
-  if (refused != 0) return refused;
+  if (!open) return 0;
   c.door.bell.store(c.poller.bell(), std::memory_order_release);  // [bell] B3
   c.watches_.register_again(c.poller);
   if (c.exposed && !c.runs_here()) c.ring_own_bell();
@@ -6069,12 +6147,15 @@ class runner {
   explicit runner(core_type& c)
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
         ran_before_(std::exchange(c.ran, 0)),
-        deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {}
+        deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {
+    ++c.runs;
+  }
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
     events_.put_back();
     publish_counts();
+    --core_.runs;
     core_.ran = ran_before_;
     core_.deliver = deliver_before_;
     core_.in.publish_head();
@@ -6100,7 +6181,8 @@ class runner {
     meter_.start(begin, budget);
     heed_close();
     for (std::size_t round = 0, barren = 0; !stop_seen() && barren != sources; ++round) {
-      if (core_.ran != 0 && meter_.expects_to_overrun(core_type::read_now(), core_.task_cost)) break;
+      const bool some = core_.ran != 0 || round >= sources;
+      if (some && meter_.expects_to_overrun(core_type::read_now(), core_.task_cost)) break;
       if (round % sources == 0) begin_turn();
       const std::size_t steps = steps_;
       meter_.start_slice(core_type::read_now());
@@ -6116,16 +6198,17 @@ class runner {
   }
 
  private:
-  static constexpr std::size_t sources = 4;
+  static constexpr std::size_t sources = 5;
 
   void serve(std::size_t source) {
     switch (source) {
       case 0: return fire_due_timers();
       case 1: return run_deferred();
       case 2: return drain_ingress();
+      case 3: return tell_always_ready();
       default:
         if (events_.left() == 0) poll_without_sleeping(meter_.likely(core_.task_cost));
-        return dispatch_ready();
+        return tell_ready();
     }
   }
 
@@ -6145,7 +6228,8 @@ class runner {
       drain_ingress();
     }
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
-    dispatch_ready();
+    tell_always_ready();
+    tell_ready();
     end_turn();
   }
 
@@ -6275,12 +6359,14 @@ class runner {
     return left;
   }
 
-  void dispatch_ready() {
-    if (core_.watches_.always_ready() && !stop_seen()) {
-      core_.watches_.deliver_always([this](watch_record<Traits>& r, const ready& what) {
-        return run_one([&r, &what] { r.call(what); }, true);
-      });
-    }
+  void tell_always_ready() {
+    if (!core_.watches_.always_ready() || stop_seen()) return;
+    core_.watches_.deliver_always([this](watch_record<Traits>& r, const ready& what) {
+      return run_one([&r, &what] { r.call(what); }, true);
+    });
+  }
+
+  void tell_ready() {
     while (events_.left() != 0 && !halted()) {
       const poll_event& event = events_.next();
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
@@ -6311,8 +6397,15 @@ class runner {
 
   bool halted() noexcept { return stop_seen() || meter_.paused(); }
 
+  // A run inside a hook calls none.
   void call_hook(hook& h) {
-    if (!h) return;
+    if (!h || core_.in_hook) return;
+    struct raised {
+      bool& flag;
+      ~raised() { flag = false; }
+    };
+    core_.in_hook = true;
+    const raised until_it_returns{core_.in_hook};
     h.call([this](unique_task& task) { guarded([&task] { task(); }); });
     run_microtasks();
   }
@@ -6377,6 +6470,7 @@ class result_place {
   void fill(F&& f) {
     value_.emplace(std::forward<F>(f)());
   }
+  void receive(result_place&& other) { value_.emplace(std::move(*other.value_)); }
   R take() { return std::move(*value_); }
 
  private:
@@ -6389,6 +6483,7 @@ class result_place<R&> {
   void fill(F&& f) {
     value_ = &std::forward<F>(f)();
   }
+  void receive(result_place&& other) noexcept { value_ = other.value_; }
   R& take() { return *value_; }
 
  private:
@@ -6401,6 +6496,7 @@ class result_place<void> {
   void fill(F&& f) {
     std::forward<F>(f)();
   }
+  void receive(result_place&&) noexcept {}
   void take() {}
 };
 
@@ -6423,14 +6519,24 @@ class awaited {
       if (place_ != nullptr && at_home()) place_->answer(dropped);
     }
 
-    // In the child of a fork there is no caller any more, and its stack may be anybody's.
+    // In the child of a fork, also one that f makes, there is no caller any more, and its stack may
+    // be anybody's.
     void operator()() {
       if (!at_home()) return;
-      awaited& place = *place_;
-      trap<Build>([&] { place.result_.fill(*f_); },
-                      [&](std::exception_ptr error) { place.error_ = std::move(error); });
+      awaited& caller = *place_;
+      result_place<R> result;
+      std::exception_ptr error;
+      trap<Build>([&] { result.fill(*f_); },
+                  [&](std::exception_ptr thrown) { error = std::move(thrown); });
+      if (!at_home()) return;
+      trap<Build>(
+          [&] {
+            if (!error) caller.result_.receive(std::move(result));
+          },
+          [&](std::exception_ptr thrown) { error = std::move(thrown); });
+      caller.error_ = std::move(error);
       place_ = nullptr;
-      place.answer(done);
+      caller.answer(done);
     }
 
    private:
@@ -6440,6 +6546,9 @@ class awaited {
     F* f_;
     std::uint32_t born_ = Traits::kernel::forks();
   };
+
+  // Any thread, while the caller is in the call.
+  const auto& state() const noexcept { return state_; }
 
   // False when the task was dropped.
   bool wait() noexcept {
@@ -6457,7 +6566,7 @@ class awaited {
   }
 
  private:
-  enum : std::uint32_t { waiting, done, dropped };
+  enum : std::uint32_t { waiting = unanswered, done, dropped };
 
   void answer(std::uint32_t state) noexcept {
     auto& word = state_;
@@ -6739,8 +6848,8 @@ class basic_loop {
   template <class Build = detail::build_tag>
   bool modify(watch_id id, interest what);
   // On the loop thread F does not run again. Elsewhere true means known, and F may still run until
-  // `done` has run on the loop: then the descriptor may be closed. False also on a closed loop, whose
-  // watches end by themselves: then once run() has returned.
+  // `done` has run on the loop: then the descriptor may be closed. With `done` false also on a closed
+  // loop, whose watches end by themselves: then once run() has returned.
   template <class Build = detail::build_tag>
   bool unwatch(watch_id id);
   template <class F, class Build = detail::build_tag>
@@ -6779,7 +6888,8 @@ class basic_loop {
   // have the same numbers. Tasks that other threads were in the middle of posting are gone, and their
   // callers of invoke() too. Does nothing in the process in which the loop was made. The one thread of
   // the child; a broken contract if another thread was awake in run() at the fork. Throws what the
-  // kernel refuses; then the loop can only be destroyed.
+  // kernel refuses; then the loop can be destroyed, or the call be made again. Not from a handler of
+  // pthread_atfork.
   //
   // Without it the child may only destroy the loop, which leaves the parent's alone; closures are
   // destroyed, except if another thread was awake in run(): then they are left.
@@ -6899,9 +7009,10 @@ std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
   if (core_->runs_here()) return f();
   using awaited = detail::awaited<Traits, result, Build>;
   using asking = typename awaited::template asking<std::remove_reference_t<F>>;
-  const detail::blocked_call<typename Traits::kernel> blocked(core_);
-  HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
+  if (core_->in.closed()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
   awaited answer;
+  const detail::blocked_call<Traits> blocked(core_, answer.state());
+  HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   const post_result posted =
       core_->template post<Build>(asking(answer, f), core_->options.when_full);
   if (posted == post_result::full) detail::refuse<Build>(errc::full, "hybridloop: invoke");
@@ -7295,12 +7406,15 @@ watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
   int refused = 0;
   if (const detail::ownership<Traits> own(*core_); own) {
     refused = core_->template attach<Build>(*made);
-  } else if (core_->template send<Build>(command(*core_, command::verb::attach, id))) {
-    return id;
+    if (refused == 0) return id;
   } else {
-    refused = ECANCELED;
+    bool sent = false;
+    detail::trap<Build>(
+        [&] { sent = core_->template send<Build>(command(*core_, command::verb::attach, id)); },
+        [&refused](const std::exception_ptr&) { refused = ENOMEM; });
+    if (sent) return id;
+    if (refused == 0) refused = ECANCELED;
   }
-  if (refused == 0) return id;
   core_->watch_table_.end(id);
   core_->watch_table_.give(*made);
   code = refused == ECANCELED ? make_error_code(errc::closed) : detail::system_error_code(refused);
@@ -7340,7 +7454,8 @@ bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
   if (core_->runs_here()) {
     const detail::ownership<Traits> own(*core_);
     defer<F, Build>(std::forward<F>(done));
-    if (core_->watch_table_.end(id)) core_->watches_.detach(core_->poller, *core_->watch_table_.any(id));
+    core_->watch_table_.end(id);
+    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
     return true;
   }
   bool known = false;

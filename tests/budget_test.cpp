@@ -423,6 +423,63 @@ TEST_CASE("one task that took long does not spoil the frames behind it") {
   CHECK(l.run_budget(1ms).ran > 80);
 }
 
+TEST_CASE("a file that is always ready leaves frames to descriptors") {
+  for (const auto each : {200us, 1000us}) {
+    virtual_loop l;
+    const int always = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    const socket_pair wire;
+    wire.write_right();
+    std::size_t told = 0;
+    l.watch(always, interest::readable, [each] { virtual_clock::advance(each); });
+    l.watch(wire.left(), interest::readable, [&] { told += wire.drain_left(); });
+
+    for (int frame = 0; frame < 20; ++frame) l.run_budget(1ms);
+
+    CHECK(told == 1);
+    ::close(always);
+  }
+}
+
+TEST_CASE("microtasks without end do not hold a frame") {
+  virtual_loop l;
+  std::size_t ran = 0;
+  struct chain {
+    virtual_loop& l;
+    std::size_t& ran;
+    void operator()() {
+      ++ran;
+      virtual_clock::advance(1us);
+      l.microtask(*this);
+    }
+  };
+  must_post(l, [&] { l.microtask(chain{l, ran}); });
+  l.run_budget(1ms);
+  const std::size_t before = ran;
+
+  l.run_budget(1ms);
+
+  CHECK(ran - before < 20 * hybridloop::detail::microtasks_per_turn);
+}
+
+TEST_CASE("a clock that was set back does not make frames longer") {
+  virtual_loop l;
+  get_used_to(l, 100us);
+  must_post(l, [] { virtual_clock::advance(-10s); });
+  l.run_budget(1ms);
+  post_many(l, 200, 100us);
+
+  for (int frame = 0; frame < 5; ++frame) CHECK(l.run_budget(1ms).ran < 20);
+}
+
+TEST_CASE("a first task that took long does not spoil the frames behind it") {
+  virtual_loop l;
+  must_post(l, lasting(2s));
+  l.run_budget(16ms);
+  post_many(l, 1000, 10us);
+
+  CHECK(l.run_budget(16ms).ran > 100);
+}
+
 #if defined(__cpp_exceptions)
 TEST_CASE("an exception leaves the frame, and the next one goes on behind it") {
   virtual_loop l;

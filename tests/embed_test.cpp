@@ -393,6 +393,45 @@ TEST_CASE("a timer that on_prepare arms, moves or cancels is what the loop sleep
   CHECK(ran == 1);
 }
 
+TEST_CASE("a closed loop's handle falls silent, also where a descriptor was closed behind its back") {
+  loop l;
+  std::error_code refused;
+  const int handle = l.backend_handle(refused);
+  if (refused) return;  // poll(2) has none
+  const socket_pair wire;
+  const int gone = ::dup(wire.left());
+  const auto id = l.watch(gone, interest::readable, [] {});
+  l.poll();
+  ::close(gone);
+  CHECK_FALSE(l.modify(id, interest::readable));
+  wire.write_right();
+  l.close();
+
+  std::size_t polls = 0;
+  for (pollfd look{handle, POLLIN, 0}; ::poll(&look, 1, 0) == 1 && polls < 1000; ++polls) l.poll();
+
+  CHECK(polls < 1000);
+}
+
+TEST_CASE("a run inside a hook sleeps without hooks, so that they stay in pairs") {
+  loop l(sleepy());
+  std::string called;
+  l.after(5ms, [] {});
+  l.on_prepare([&] {
+    called += '<';
+    l.run_for(1ms);
+  });
+  l.on_check([&] {
+    called += '>';
+    l.run_for(1ms);
+    l.stop();
+  });
+
+  l.run();
+
+  CHECK(called == "<>");
+}
+
 TEST_CASE("when on_prepare takes away the last thing to wait for, run_until_idle() returns") {
   using act = std::function<void(loop&, hybridloop::timer_id, watch_id)>;
   const deed<act> deeds[] = {

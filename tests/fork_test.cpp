@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -355,6 +356,114 @@ TEST_CASE("to whom it is no news, after_fork_child() does nothing") {
     l.after_fork_child();
     return l.run_until_idle() == 0;
   }));
+}
+
+TEST_CASE(
+    "a refused after_fork_child(), and the destructor behind it, leave the parent's watches "
+    "alone") {
+  const socket_pair wire;
+  auto l = std::make_unique<loop>(sleeping_at(fast_path::off));
+  std::size_t told = 0;
+  l->watch(wire.left(), interest::readable, [&] { told += wire.drain_left(); });
+
+  CHECK(in_child([&] {
+    const rlimit none{3, 3};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    std::error_code code;
+    l->after_fork_child(code);
+    l.reset();
+    return static_cast<bool>(code);
+  }));
+
+  wire.write_right();
+  turn_until(*l, [&told] { return told == 1; });
+}
+
+TEST_CASE("after_fork_child() may be called again when it was refused") {
+  const socket_pair wire;
+  loop l(sleeping_at(fast_path::mini));
+  std::size_t told = 0;
+  l.watch(wire.left(), interest::readable, [&] { told += wire.drain_left(); });
+
+  CHECK(in_child([&] {
+    rlimit before{};
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    const rlimit none{3, before.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &none);
+    std::error_code code;
+    l.after_fork_child(code);
+    ::setrlimit(RLIMIT_NOFILE, &before);
+    l.after_fork_child();
+    wire.write_right();
+    turn_until(l, [&told] { return told == 1; });
+    return static_cast<bool>(code);
+  }));
+}
+
+TEST_CASE("a handle of a loop that the child destroyed answers closed") {
+  auto l = std::make_unique<loop>();
+  const auto handle = l->handle();
+
+  CHECK(in_child([&] {
+    l.reset();
+    return handle.closed() && handle.post([] {}) == hybridloop::post_result::closed;
+  }));
+}
+
+TEST_CASE("a loop that another thread let sleep inside a task cannot go on in the child") {
+  loop l;
+  must_post(l, [&l] { l.run_once(); });
+  const running<loop> it(l);
+  await_parks(l, 1);
+
+  CHECK(breaks_contract_in_child([&l] { l.after_fork_child(); }));
+}
+
+TEST_CASE("a handle for a foreign loop falls silent, though a child still holds the old set") {
+  loop l;
+  std::error_code refused;
+  const auto handle = l.backend_handle(refused);
+  if (refused == hybridloop::errc::unsupported) return;  // poll(2) has none
+  const socket_pair wire;
+  const int gone = ::dup(wire.left());
+  const auto id = l.watch(gone, interest::readable, [] {});
+  l.poll();
+  const socket_pair leash;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    pollfd pulled{leash.left(), POLLIN, 0};
+    ::poll(&pulled, 1, -1);
+    ::_exit(0);
+  }
+  ::close(gone);
+  CHECK_FALSE(l.modify(id, interest::readable));
+  wire.write_right();
+
+  std::size_t polls = 0;
+  for (; readable_now(handle) && polls < 1000; ++polls) l.poll();
+
+  CHECK(polls < 1000);
+  leash.write_right();
+  CHECK(exit_code_of(child) == 0);
+}
+
+TEST_CASE("an invoked function that forks goes on in the child without its caller") {
+  loop l;
+  pid_t child = -1;
+  std::atomic<int> answer{0};
+  const scoped_thread caller([&] {
+    answer = l.invoke([&child] {
+      child = ::fork();
+      return 7;
+    });
+  });
+  await([&l] { return l.stats().posts == 1; });
+
+  l.run_until_idle();
+  if (child == 0) ::_exit(answer == 0 ? 0 : 1);
+  await([&answer] { return answer == 7; });
+
+  CHECK(exit_code_of(child) == 0);
 }
 
 TEST_CASE("using a parent's loop in the child breaks a contract") {

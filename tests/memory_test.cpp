@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 
 #include "support/running.hpp"
@@ -261,6 +262,35 @@ TEST_CASE("an unwatch that finds no memory throws, and the watch stands") {
   await([&told] { return told == 1; });
 
   CHECK(l.unwatch(id));
+}
+
+TEST_CASE(
+    "a watch from another thread that finds no memory answers so, and leaves nothing behind") {
+  hybridloop::loop l(tiny(2));
+  const socket_pair wire;
+  const auto alive = std::make_shared<int>(0);
+  gate there;
+  gate go;
+  const running<hybridloop::loop> it(l);
+  must_post(l, [&] {
+    there.open();
+    go.pass();
+  });
+  there.pass();
+  while (l.try_post([] {}) == hybridloop::post_result::accepted) {
+  }
+  std::error_code code;
+
+  {
+    const exhausted now;
+    l.watch(
+        wire.left(), hybridloop::interest::readable, [alive] {}, code);
+  }
+
+  const bool told = code == std::errc::not_enough_memory;
+  CHECK(told);
+  CHECK(alive.use_count() == 1);
+  go.open();
 }
 
 TEST_SUITE_END();

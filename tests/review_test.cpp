@@ -1,11 +1,12 @@
 // review_test.cpp - interleavings that an adversarial reading of the protocols constructed
-#include "support/support.hpp"
-
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <system_error>
+#include <utility>
 
-
+#include "support/running.hpp"
+#include "support/support.hpp"
 
 using namespace support;
 using namespace hybridloop;
@@ -68,7 +69,8 @@ TEST_CASE("reschedules of a record's earlier owner never move the next one") {
     movers.emplace_back([&] {
       while (!done.load()) {
         const std::uint64_t packed = shared.load();
-        const timer_id id(static_cast<std::uint32_t>(packed), static_cast<std::uint32_t>(packed >> 32));
+        const timer_id id(static_cast<std::uint32_t>(packed),
+                          static_cast<std::uint32_t>(packed >> 32));
         l.reschedule(id, loop::clock::now() - 1h);
       }
     });
@@ -166,8 +168,8 @@ TEST_CASE("post_range may outlive the loop that its first element ended") {
   });
 
   scoped_thread poster([&] {
-    answer = raw->post_range(ending_range{raw, &begun, &gone, 0},
-                             ending_range{raw, &begun, &gone, 3});
+    answer =
+        raw->post_range(ending_range{raw, &begun, &gone, 0}, ending_range{raw, &begun, &gone, 3});
   });
   l->run();
   l.reset();
@@ -214,9 +216,11 @@ TEST_CASE("watching a number that was just closed leaves the loop its bell") {
   std::error_code first;
   std::error_code second;
 
-  l.watch(ends[0], interest::readable, [] {}, first);
+  l.watch(
+      ends[0], interest::readable, [] {}, first);
   l.watch(pair.left(), interest::readable, [] {});
-  l.watch(ends[0], interest::readable, [] {}, second);
+  l.watch(
+      ends[0], interest::readable, [] {}, second);
   scoped_thread poster([&l] {
     while (l.stats().in_poller == 0) std::this_thread::yield();
     must_post(l, [&l] { l.stop(); });
@@ -244,6 +248,100 @@ TEST_CASE("a flag set before wake() is seen after the sleep, however many wake a
   while (flags.load(std::memory_order_relaxed) != 2 * rounds) l.run_once();
 
   CHECK(flags.load() == 2 * rounds);
+}
+
+TEST_CASE(
+    "a cancel from elsewhere that a nested run hears of does not destroy the closure that runs") {
+  loop l;
+  auto held = std::make_shared<int>(0);
+  const std::weak_ptr<int> closure = held;
+  timer_id id;
+  bool known = false;
+  bool gone = true;
+  id = l.every(1ms, [&, keep = std::move(held)] {
+    elsewhere([&] { known = l.cancel(id); });
+    l.poll();
+    gone = closure.expired();
+  });
+
+  while (gone && !closure.expired()) l.run_once();
+
+  CHECK(known);
+  CHECK_FALSE(gone);
+  CHECK(closure.expired());
+  const timer_id a = l.after(1h, [] {});
+  const timer_id b = l.after(1h, [] {});
+  CHECK(l.cancel(a));
+  CHECK(l.cancel(b));
+}
+
+TEST_CASE(
+    "unwatch(id, done) on the loop thread counts, though another thread ends the watch meanwhile") {
+  struct racing {
+    loop* l;
+    watch_id id;
+    bool* other;
+    racing(loop& from, watch_id i, bool& o) : l(&from), id(i), other(&o) {}
+    racing(racing&& o) noexcept : l(o.l), id(o.id), other(o.other) {
+      if (!*other) elsewhere([this] { *other = l->unwatch(id); });
+    }
+    void operator()() {}
+  };
+  loop l;
+  const socket_pair wire;
+  wire.write_right();
+  int after = 0;
+  bool answered = false;
+  bool other = false;
+  const watch_id id = l.watch(wire.left(), interest::readable, [&] { after += answered ? 1 : 0; });
+  must_post(l, [&] { answered = l.unwatch(id, racing(l, id, other)); });
+  for (int i = 0; i < 5000; ++i) must_post(l, [] {});
+
+  for (int i = 0; i < 20; ++i) l.poll();
+
+  CHECK(other);
+  CHECK(answered);
+  CHECK(after == 0);
+}
+
+TEST_CASE("a loop whose answer is on its way may be invoked by the one that gave it") {
+  for (int round = 0; round < 200; ++round) {
+    loop a;
+    loop b;
+    gate both;
+    {
+      const running<loop> runs_a(a);
+      const running<loop> runs_b(b);
+      a.invoke([&] {
+        b.invoke([&] {
+          must_post(b, [&] {
+            a.invoke([] {});
+            both.open();
+          });
+        });
+      });
+      both.pass();
+    }
+  }
+}
+
+TEST_CASE("a closure that is destroyed by a borrower may use what is for the loop thread") {
+  struct last {
+    loop* l;
+    explicit last(loop& from) : l(&from) {}
+    last(last&& o) noexcept : l(std::exchange(o.l, nullptr)) {}
+    ~last() {
+      if (l == nullptr) return;
+      std::error_code code;
+      l->backend_handle(code);
+      l->next_timeout();
+    }
+  };
+  loop l;
+  const socket_pair wire;
+  const watch_id id = l.watch(wire.left(), interest::readable, [kept = last(l)] {});
+
+  CHECK(l.unwatch(id));
 }
 
 TEST_SUITE_END();

@@ -127,10 +127,17 @@ class core {
 
   template <class Build, class F>
   bool send(F&& f) {
+    struct unless_accepted {
+      atomic<std::uint64_t>* commands;
+      ~unless_accepted() {
+        if (commands != nullptr) commands->fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
+      }
+    };
     commands_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    if (post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted) return true;
-    commands_.fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
-    return false;
+    unless_accepted refused{&commands_};
+    const bool sent = post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted;
+    if (sent) refused.commands = nullptr;
+    return sent;
   }
 
   void close() noexcept {
@@ -291,6 +298,9 @@ class core {
   // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire).
   atomic<std::size_t> holds{0};
 
+  // Which thread has borrowed the idle loop.
+  atomic<const void*> lender{nullptr};
+
   // Written by the loop thread, read by stats().
   tally<Traits> turns, tasks, rescued, parks_channel, parks_poller, spun_ns, parked_ns, micro_left;
   tally<Traits, std::size_t> ring_high, timer_count, watch_count;
@@ -298,13 +308,15 @@ class core {
 
   // The loop thread.
   std::uint32_t born = Traits::kernel::forks();  // in which process
-  std::size_t ran = 0;  // by the innermost run()
+  std::size_t ran = 0;   // by the innermost run()
+  std::size_t runs = 0;  // how many are nested in each other
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;
   bool exposed = false; // a foreign loop waits for its handle
   lookout outlook;
   meter::estimate task_cost;
   std::size_t next_source = 0;  // where the next frame begins
+  bool in_hook = false;
   hook prepare;
   hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop

@@ -14,11 +14,12 @@ namespace detail {
 // claimed stays unpublished, what they had counted stays counted, and a lock stays locked.
 
 // Was the loop at rest when its process was copied? Not if another thread was running it and had not
-// parked, or had borrowed it: then what belongs to the loop thread may be half changed.
+// parked, or had parked inside a task, or had borrowed it: then what belongs to the loop thread may be
+// half changed.
 template <class Traits>
 bool copied_at_rest(core<Traits>& c) noexcept {
   const std::uint32_t m = status::mode_of(c.wake.word());
-  return c.runs_here() || (m != status::awake && m != status::lent);
+  return c.runs_here() || (m != status::awake && m != status::lent && c.runs <= 1);
 }
 
 // The destructor of a loop, in the child. Touches no kernel object that the parent has too, beyond
@@ -28,6 +29,7 @@ bool abandon(core<Traits>& c) noexcept {
   const bool at_rest = copied_at_rest(c);
   c.companion_.forget();
   c.poller.abandon();
+  c.in.close();
   if (!at_rest) return false;
   c.wake.settle_in_child(status::dead);
   c.in.abandon_claims();
@@ -36,19 +38,21 @@ bool abandon(core<Traits>& c) noexcept {
 }
 
 // Makes the copy a loop of its own: kernel objects of its own under the old numbers, with the same
-// watches, and a companion. What was accepted stays accepted. 0 or an errno; then it can only be
-// destroyed.
+// watches, and a companion. What was accepted stays accepted. 0 or an errno; then it can be destroyed,
+// or the call be made again.
 template <class Traits, class Build>
 int go_on_in_child(core<Traits>& c) noexcept {
   HYBRIDLOOP_CONTRACT(copied_at_rest(c), "a loop that another thread was running when the process forked cannot go on in the child");
+  const bool open = c.poller.is_open();
+  const int refused = open ? c.poller.reopen() : 0;
+  if (refused != 0) return refused;
   c.wake.settle_in_child(c.runs_here() ? status::awake : status::idle);
   c.in.abandon_claims();
   const bool had_companion = c.companion_.forget();
+  if (!c.runs_here()) c.runs = 0;
   c.born = Traits::kernel::forks();
   c.door.born = c.born;
-  if (!c.poller.is_open()) return 0;
-  const int refused = c.poller.reopen();
-  if (refused != 0) return refused;
+  if (!open) return 0;
   c.door.bell.store(c.poller.bell(), std::memory_order_release);  // [bell] B3
   c.watches_.register_again(c.poller);
   if (c.exposed && !c.runs_here()) c.ring_own_bell();

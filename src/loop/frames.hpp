@@ -23,6 +23,7 @@ class loop_frame {
     return false;
   }
   static const loop_frame* innermost() noexcept { return top_; }
+  static const void* thread() noexcept { return &top_; }  // another one for each thread that lives
 
  private:
   const void* loop_;

@@ -10,6 +10,7 @@
 
 #include "base/clock.hpp"
 #include "base/error.hpp"
+#include "loop/blocked.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -22,6 +23,7 @@ class result_place {
   void fill(F&& f) {
     value_.emplace(std::forward<F>(f)());
   }
+  void receive(result_place&& other) { value_.emplace(std::move(*other.value_)); }
   R take() { return std::move(*value_); }
 
  private:
@@ -34,6 +36,7 @@ class result_place<R&> {
   void fill(F&& f) {
     value_ = &std::forward<F>(f)();
   }
+  void receive(result_place&& other) noexcept { value_ = other.value_; }
   R& take() { return *value_; }
 
  private:
@@ -46,6 +49,7 @@ class result_place<void> {
   void fill(F&& f) {
     std::forward<F>(f)();
   }
+  void receive(result_place&&) noexcept {}
   void take() {}
 };
 
@@ -68,14 +72,24 @@ class awaited {
       if (place_ != nullptr && at_home()) place_->answer(dropped);
     }
 
-    // In the child of a fork there is no caller any more, and its stack may be anybody's.
+    // In the child of a fork, also one that f makes, there is no caller any more, and its stack may
+    // be anybody's.
     void operator()() {
       if (!at_home()) return;
-      awaited& place = *place_;
-      trap<Build>([&] { place.result_.fill(*f_); },
-                      [&](std::exception_ptr error) { place.error_ = std::move(error); });
+      awaited& caller = *place_;
+      result_place<R> result;
+      std::exception_ptr error;
+      trap<Build>([&] { result.fill(*f_); },
+                  [&](std::exception_ptr thrown) { error = std::move(thrown); });
+      if (!at_home()) return;
+      trap<Build>(
+          [&] {
+            if (!error) caller.result_.receive(std::move(result));
+          },
+          [&](std::exception_ptr thrown) { error = std::move(thrown); });
+      caller.error_ = std::move(error);
       place_ = nullptr;
-      place.answer(done);
+      caller.answer(done);
     }
 
    private:
@@ -85,6 +99,9 @@ class awaited {
     F* f_;
     std::uint32_t born_ = Traits::kernel::forks();
   };
+
+  // Any thread, while the caller is in the call.
+  const auto& state() const noexcept { return state_; }
 
   // False when the task was dropped.
   bool wait() noexcept {
@@ -102,7 +119,7 @@ class awaited {
   }
 
  private:
-  enum : std::uint32_t { waiting, done, dropped };
+  enum : std::uint32_t { waiting = unanswered, done, dropped };
 
   void answer(std::uint32_t state) noexcept {
     auto& word = state_;

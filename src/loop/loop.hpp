@@ -183,8 +183,8 @@ class basic_loop {
   template <class Build = detail::build_tag>
   bool modify(watch_id id, interest what);
   // On the loop thread F does not run again. Elsewhere true means known, and F may still run until
-  // `done` has run on the loop: then the descriptor may be closed. False also on a closed loop, whose
-  // watches end by themselves: then once run() has returned.
+  // `done` has run on the loop: then the descriptor may be closed. With `done` false also on a closed
+  // loop, whose watches end by themselves: then once run() has returned.
   template <class Build = detail::build_tag>
   bool unwatch(watch_id id);
   template <class F, class Build = detail::build_tag>
@@ -223,7 +223,8 @@ class basic_loop {
   // have the same numbers. Tasks that other threads were in the middle of posting are gone, and their
   // callers of invoke() too. Does nothing in the process in which the loop was made. The one thread of
   // the child; a broken contract if another thread was awake in run() at the fork. Throws what the
-  // kernel refuses; then the loop can only be destroyed.
+  // kernel refuses; then the loop can be destroyed, or the call be made again. Not from a handler of
+  // pthread_atfork.
   //
   // Without it the child may only destroy the loop, which leaves the parent's alone; closures are
   // destroyed, except if another thread was awake in run(): then they are left.

@@ -118,12 +118,15 @@ watch_id basic_loop<Traits>::watch(native_handle handle, interest what, F&& f,
   int refused = 0;
   if (const detail::ownership<Traits> own(*core_); own) {
     refused = core_->template attach<Build>(*made);
-  } else if (core_->template send<Build>(command(*core_, command::verb::attach, id))) {
-    return id;
+    if (refused == 0) return id;
   } else {
-    refused = ECANCELED;
+    bool sent = false;
+    detail::trap<Build>(
+        [&] { sent = core_->template send<Build>(command(*core_, command::verb::attach, id)); },
+        [&refused](const std::exception_ptr&) { refused = ENOMEM; });
+    if (sent) return id;
+    if (refused == 0) refused = ECANCELED;
   }
-  if (refused == 0) return id;
   core_->watch_table_.end(id);
   core_->watch_table_.give(*made);
   code = refused == ECANCELED ? make_error_code(errc::closed) : detail::system_error_code(refused);
@@ -163,7 +166,8 @@ bool basic_loop<Traits>::unwatch(watch_id id, F&& done) {
   if (core_->runs_here()) {
     const detail::ownership<Traits> own(*core_);
     defer<F, Build>(std::forward<F>(done));
-    if (core_->watch_table_.end(id)) core_->watches_.detach(core_->poller, *core_->watch_table_.any(id));
+    core_->watch_table_.end(id);
+    if (auto* r = core_->watch_table_.any(id)) core_->watches_.detach(core_->poller, *r);
     return true;
   }
   bool known = false;

@@ -82,9 +82,10 @@ std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
   if (core_->runs_here()) return f();
   using awaited = detail::awaited<Traits, result, Build>;
   using asking = typename awaited::template asking<std::remove_reference_t<F>>;
-  const detail::blocked_call<typename Traits::kernel> blocked(core_);
-  HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
+  if (core_->in.closed()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
   awaited answer;
+  const detail::blocked_call<Traits> blocked(core_, answer.state());
+  HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   const post_result posted =
       core_->template post<Build>(asking(answer, f), core_->options.when_full);
   if (posted == post_result::full) detail::refuse<Build>(errc::full, "hybridloop: invoke");

@@ -19,8 +19,9 @@ class meter {
   class estimate {
    public:
     void learn(nanos took) noexcept {
-      const nanos most = eighths_ == 0 ? took : 4 * cost() + 1000;
-      eighths_ += (took < most ? took : most) - eighths_ / 8;
+      const nanos most = 4 * cost() + (eighths_ == 0 ? 100000 : 1000);
+      const nanos sane = took < 0 ? 0 : took < most ? took : most;  // a clock may be set back
+      eighths_ += sane - eighths_ / 8;
     }
     nanos cost() const noexcept { return eighths_ / 8; }
 

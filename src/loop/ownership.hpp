@@ -18,8 +18,9 @@ class ownership {
   explicit ownership(core<Traits>& c) noexcept : core_(c), runs_(c.runs_here()) {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     if (!runs_) borrowed_ = c.wake.borrow(was_);
+    if (borrowed_) c.lender.store(loop_frame::thread(), std::memory_order_relaxed);  // ours alone
   }
-  // For who cannot leave it to the loop thread: waits for another borrower.
+  // Waits for another borrower; where that is this very thread, it is the owner.
   static ownership patient(core<Traits>& c) noexcept { return ownership(c, true); }
   ownership(const ownership&) = delete;
   ownership& operator=(const ownership&) = delete;
@@ -30,15 +31,17 @@ class ownership {
 
  private:
   ownership(core<Traits>& c, bool) noexcept : ownership(c) {
-    while (!*this && was_ == status::lent) {
-      Traits::kernel::yield();
-      borrowed_ = c.wake.borrow(was_);
-    }
+    if (*this) return;
+    const void* const me = loop_frame::thread();
+    runs_ = c.lender.load(std::memory_order_relaxed) == me;  // a hint; only we write our own name
+    borrowed_ = !runs_ && c.wake.borrow_in_turn(was_);
+    if (borrowed_) c.lender.store(me, std::memory_order_relaxed);  // ours alone
   }
 
   // A foreign loop goes on waiting, unless the loop was given work meanwhile.
   void give_back() noexcept {
     core_.publish_counts();
+    core_.lender.store(nullptr, std::memory_order_relaxed);  // ours alone
     const bool awaited = was_ == status::away;
     if (awaited && !core_.watches_.always_ready() && core_.wake.give_back_away()) return;
     if (awaited) core_.ring_own_bell();
@@ -46,7 +49,7 @@ class ownership {
   }
 
   core<Traits>& core_;
-  const bool runs_;
+  bool runs_;
   bool borrowed_ = false;
   std::uint32_t was_ = 0;
 };
@@ -70,6 +73,7 @@ template <class Traits>
 void leave(core<Traits>& c) noexcept {
   if (!c.exposed) return c.wake.leave();
   if (c.ended && c.nothing_queued()) {  // nothing comes any more: the handle falls silent
+    c.watches_.silence(c.poller);
     poll_event none[1];
     c.poller.wait(none, 1, 0);
     return c.wake.leave();

@@ -42,12 +42,15 @@ class runner {
   explicit runner(core_type& c)
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
         ran_before_(std::exchange(c.ran, 0)),
-        deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {}
+        deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {
+    ++c.runs;
+  }
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
     events_.put_back();
     publish_counts();
+    --core_.runs;
     core_.ran = ran_before_;
     core_.deliver = deliver_before_;
     core_.in.publish_head();
@@ -73,7 +76,8 @@ class runner {
     meter_.start(begin, budget);
     heed_close();
     for (std::size_t round = 0, barren = 0; !stop_seen() && barren != sources; ++round) {
-      if (core_.ran != 0 && meter_.expects_to_overrun(core_type::read_now(), core_.task_cost)) break;
+      const bool some = core_.ran != 0 || round >= sources;
+      if (some && meter_.expects_to_overrun(core_type::read_now(), core_.task_cost)) break;
       if (round % sources == 0) begin_turn();
       const std::size_t steps = steps_;
       meter_.start_slice(core_type::read_now());
@@ -89,16 +93,17 @@ class runner {
   }
 
  private:
-  static constexpr std::size_t sources = 4;
+  static constexpr std::size_t sources = 5;
 
   void serve(std::size_t source) {
     switch (source) {
       case 0: return fire_due_timers();
       case 1: return run_deferred();
       case 2: return drain_ingress();
+      case 3: return tell_always_ready();
       default:
         if (events_.left() == 0) poll_without_sleeping(meter_.likely(core_.task_cost));
-        return dispatch_ready();
+        return tell_ready();
     }
   }
 
@@ -118,7 +123,8 @@ class runner {
       drain_ingress();
     }
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
-    dispatch_ready();
+    tell_always_ready();
+    tell_ready();
     end_turn();
   }
 
@@ -248,12 +254,14 @@ class runner {
     return left;
   }
 
-  void dispatch_ready() {
-    if (core_.watches_.always_ready() && !stop_seen()) {
-      core_.watches_.deliver_always([this](watch_record<Traits>& r, const ready& what) {
-        return run_one([&r, &what] { r.call(what); }, true);
-      });
-    }
+  void tell_always_ready() {
+    if (!core_.watches_.always_ready() || stop_seen()) return;
+    core_.watches_.deliver_always([this](watch_record<Traits>& r, const ready& what) {
+      return run_one([&r, &what] { r.call(what); }, true);
+    });
+  }
+
+  void tell_ready() {
     while (events_.left() != 0 && !halted()) {
       const poll_event& event = events_.next();
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
@@ -284,8 +292,15 @@ class runner {
 
   bool halted() noexcept { return stop_seen() || meter_.paused(); }
 
+  // A run inside a hook calls none.
   void call_hook(hook& h) {
-    if (!h) return;
+    if (!h || core_.in_hook) return;
+    struct raised {
+      bool& flag;
+      ~raised() { flag = false; }
+    };
+    core_.in_hook = true;
+    const raised until_it_returns{core_.in_hook};
     h.call([this](unique_task& task) { guarded([&task] { task(); }); });
     run_microtasks();
   }

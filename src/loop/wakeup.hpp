@@ -41,8 +41,7 @@ class wakeup {
       if (m == status::idle || m == status::away) {
         if (change(seen, status::with_mode(seen, status::awake))) return true;
       } else if (m == status::lent) {
-        const std::uint32_t asked = seen | status::wanted;
-        if (asked == seen || change(seen, asked)) Traits::parker::wait(door_.word, asked, never);
+        await_give_back(seen);
         seen = word();
       } else {
         return false;
@@ -65,7 +64,16 @@ class wakeup {
     if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
   }
 
-  // The same, where a foreign loop waits. It goes on waiting, unless somebody came meanwhile: posters
+  // For who cannot leave it to the loop thread: waits for another borrower. False: somebody runs it.
+  bool borrow_in_turn(std::uint32_t& was) noexcept {
+    while (!borrow(was)) {
+      if (was != status::lent) return false;
+      await_give_back(word());
+    }
+    return true;
+  }
+
+  // Gives back to a foreign loop that waits. It goes on waiting, unless somebody came meanwhile: posters
   // and tellers have left a bit on the word. False: the caller gives back, and rings.
   bool give_back_away() noexcept {
     std::uint32_t seen = word();
@@ -171,6 +179,12 @@ class wakeup {
   void set_symmetric(bool value) noexcept {
     symmetric_ = value;
     door_.symmetric.store(value ? 1 : 0, std::memory_order_seq_cst);  // [fence] the flag, then a barrier
+  }
+
+  void await_give_back(std::uint32_t seen) noexcept {
+    const std::uint32_t asked = seen | status::wanted;
+    if (status::mode_of(seen) != status::lent || (asked != seen && !change(seen, asked))) return;
+    Traits::parker::wait(door_.word, asked, never);
   }
 
   bool change(std::uint32_t& seen, std::uint32_t next) noexcept {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/clock.hpp"
+#include "base/contract.hpp"
 #include "poller/contract.hpp"
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
@@ -69,9 +70,11 @@ class epoll_poller {
     if (fresh.epoll_ < 0) return -fresh.epoll_;
     const int refused = fresh.add_bell(bell_);
     if (refused != 0) return refused;
+    // The old set may live on in the child of a fork, so it is taken out of the outer one by hand.
+    if (outer_ >= 0) Kernel::epoll_ctl(outer_, EPOLL_CTL_DEL, epoll_, nullptr);
     const int moved = Kernel::replace(epoll_, fresh.epoll_);
-    if (moved < 0) return -moved;
-    return outer_ >= 0 ? add_to_outer() : 0;
+    if (outer_ >= 0 && add_to_outer() != 0) fail("the kernel refuses to expose a loop's new epoll set");
+    return moved < 0 ? -moved : 0;
   }
 
   // The numbers stay; what they name is new.

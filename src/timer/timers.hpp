@@ -119,7 +119,9 @@ class timers {
     std::uint64_t word = 0;
     record* r = find(id, word);
     const bool same = record::generation_of(word) == id.generation();
-    if (same && (word & timer_flag::ended) != 0) wipe_and_free(*r, word);
+    // While its last run is in progress, the end of that releases it.
+    constexpr std::uint64_t both = timer_flag::ended | timer_flag::running;
+    if (same && (word & both) == timer_flag::ended) wipe_and_free(*r, word);
   }
 
   // What announce_move() announced. A timer that runs goes there afterwards, and one whose start is

@@ -202,6 +202,11 @@ class registry {
   }
 
  public:
+  // Nothing is watched any more, and nothing is to be heard.
+  void silence(poller& p) noexcept {
+    if (haunted_ && p.renew() == 0) haunted_ = false;
+  }
+
   // With a poller that has forgotten all.
   void register_again(poller& p) noexcept {
     for (std::size_t i = 0; i < room_; ++i) {

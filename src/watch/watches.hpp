@@ -23,6 +23,7 @@ class watches {
 
   void serve_companion() noexcept { registry_.serve_companion(); }
   void register_again(poller& p) noexcept { registry_.register_again(p); }
+  void silence(poller& p) noexcept { registry_.silence(p); }
 
   std::size_t count() const noexcept { return count_; }
   std::size_t registered() const noexcept { return registry_.registered(); }
