@@ -41,10 +41,12 @@
 //                               an epoll set and an eventfd (poll: a pipe)
 //   threads                     none; fast_path::mini has one from the first watch on
 //   a task                      a slot of the ring, or an arena block when the ring is full or the
-//                               closure is larger than 48 bytes; the heap only beyond both
+//                               closure is larger than 48 bytes; the heap beyond both, and for
+//                               closures of more than 128 bytes
 //   an idle loop                no CPU: all sleeps are infinite
 //
-// Macros, each with its essay in base/config.hpp. Set them alike for the whole program.
+// Macros, each with its essay below, behind `>>> base/config.hpp`. Set them alike for the whole
+// program, best in one file that HYBRIDLOOP_CONFIG_HEADER names.
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
@@ -63,6 +65,10 @@
 // No other macro is left behind but HYBRIDLOOP_VERSION_MAJOR, _MINOR and _PATCH.
 //
 // Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
+//
+// The interface: `>>> loop/loop.hpp` and `>>> loop/handle.hpp`; options, reports and counters in
+// `>>> loop/options.hpp`, interest and ready in `>>> poller/contract.hpp`, overflow and post_result
+// in `>>> ingress/room.hpp`, repeat in `>>> timer/record.hpp`.
 //
 // This file is joined from the parts in src/; edit those and `make join`, or edit this one and
 // `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there
@@ -111,6 +117,10 @@
 #define HYBRIDLOOP_VERSION_PATCH 0
 
 // >>> base/os.hpp - which kernel and which build this is, as function-like facts
+#if __cplusplus < 201703L && !(defined(_MSVC_LANG) && _MSVC_LANG >= 201703L)
+#error "hybridloop: needs C++17 or later: -std=c++17"
+#endif
+
 // A misspelt HYBRIDLOOP_OS(X) is a syntax error instead of a silent 0.
 #define HYBRIDLOOP_OS(name) HYBRIDLOOP_OS_##name()
 
@@ -171,6 +181,8 @@
 #endif
 #define HYBRIDLOOP_PASTE_(a, b) a##b
 #define HYBRIDLOOP_PASTE(a, b) HYBRIDLOOP_PASTE_(a, b)
+#define HYBRIDLOOP_KNOWN_SWITCH_0 1
+#define HYBRIDLOOP_KNOWN_SWITCH_1 1
 #define HYBRIDLOOP_KNOWN_PATH_full 1
 #define HYBRIDLOOP_KNOWN_PATH_mini 1
 #define HYBRIDLOOP_KNOWN_PATH_off 1
@@ -187,7 +199,7 @@
 #define HYBRIDLOOP_NO_IO 0
 #define HYBRIDLOOP_DEFAULTED_NO_IO
 #endif
-#if HYBRIDLOOP_NO_IO != 0 && HYBRIDLOOP_NO_IO != 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_SWITCH_, HYBRIDLOOP_NO_IO)
 #error "HYBRIDLOOP_NO_IO: 0 or 1"
 #endif
 
@@ -295,7 +307,7 @@
 #define HYBRIDLOOP_STATS 1
 #define HYBRIDLOOP_DEFAULTED_STATS
 #endif
-#if HYBRIDLOOP_STATS != 0 && HYBRIDLOOP_STATS != 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_SWITCH_, HYBRIDLOOP_STATS)
 #error "HYBRIDLOOP_STATS: 0 or 1"
 #endif
 
@@ -421,7 +433,7 @@ enum class errc {
   full,              // no room, and the policy is to fail
   not_found,         // no such timer or watch
   invalid_argument,  // a value outside its range
-  unsupported,       // not on this system, or not in this build
+  unsupported,       // not with this poller, path or build
   wrong_thread,      // another thread is running the loop
 };
 
@@ -435,9 +447,9 @@ class error_category final : public std::error_category {
       case errc::closed: return "the loop is closed";
       case errc::full: return "the loop is full";
       case errc::not_found: return "no such timer or watch";
-      case errc::invalid_argument: return "invalid argument";
-      case errc::unsupported: return "unsupported on this system";
-      case errc::wrong_thread: return "called from the wrong thread";
+      case errc::invalid_argument: return "a value outside of its range: capacities go up to 16777216, spin is not negative";
+      case errc::unsupported: return "not with this poller, path or build";
+      case errc::wrong_thread: return "another thread is running the loop";
     }
     return "unknown error";
   }
@@ -2636,7 +2648,9 @@ enum class [[nodiscard]] post_result : std::uint8_t {
 // What a post does when ring and arena are both full.
 enum class overflow : std::uint8_t {
   spill,  // goes on with the heap, never answers full
-  block,  // waits for room; on the loop's own thread it spills, after close() it answers closed
+  block,  // waits for room; inside run() and its sisters it spills, after close() it answers closed.
+          // Between two calls of poll() or run_budget() their thread is any other one: on a full loop
+          // it would wait for itself. Use try_post() there, or `fail`
   fail,   // answers full
 };
 
@@ -6236,7 +6250,7 @@ class runner {
   static bool enter(core_type& c, bool outermost) {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     const bool entered = !outermost || c.wake.enter();
-    HYBRIDLOOP_CONTRACT(entered, "a loop is run by one thread at a time");
+    HYBRIDLOOP_CONTRACT(entered, "run() while another thread runs this loop: post to it, or make a second one");
     return entered;
   }
 
@@ -6613,6 +6627,7 @@ class core_ref {
 
 }  // namespace detail
 
+// What posts, stops, closes and wakes a loop; timers, watches and invoke() are the loop's own.
 // Copyable, and valid for as long as anybody likes: once the loop is closed or gone, posts answer
 // `closed` and the rest does nothing. Any thread. A moved-from handle answers like a closed loop.
 template <class Traits>
@@ -6821,7 +6836,8 @@ class basic_loop {
   timer_id every(std::chrono::duration<Rep, Period> period, F&& f,
                  repeat how = repeat::fixed_rate);
 
-  // True: it will run at the new deadline and not at the old one.
+  // True: it will run at the new deadline and not at the old one. False: it ran, is running for the
+  // last time, or is unknown; a timer that fired is made anew, it is not revived.
   template <class Build = detail::build_tag>
   bool reschedule(timer_id id, time_point deadline);
 
@@ -6834,9 +6850,10 @@ class basic_loop {
   //
   // While nobody runs the loop, or on its thread, these answer at once; from another thread they
   // are posted, and a refusal reaches the callback as ready.error with native_error. F is called as
-  // F(ready) or F(); it may modify and unwatch any watch, its own too. It is destroyed on the loop
+  // F(ready) or F(), also to tell an error; it may modify and unwatch any watch, its own too. It is destroyed on the loop
   // thread: by unwatch() there or in the turn that hears of it, or when it returns if it is running.
-  // Several watches of one descriptor are allowed. A file that is always ready (epoll refuses it) is
+  // Several watches of one descriptor are allowed. unwatch() comes before close(2): epoll says nothing
+  // of a descriptor that was closed, so its watch lives on, silent, until modify() finds it gone. A file that is always ready (epoll refuses it) is
   // reported once a turn, with `edge` once per modify().
 
   template <class F, class Build = detail::build_tag>
@@ -6870,8 +6887,9 @@ class basic_loop {
   //
   // The other loop waits until the handle is readable or next_timeout() is over, and calls poll().
 
-  // Readable from when there is posted work, a ready descriptor, a stop or a wake until the next
-  // poll() has dealt with it; deadlines do not make it so. The same for the life of the loop, closed on
+  // Readable from when there is posted work, a ready descriptor, a stop, a close or a wake until the
+  // next poll() has dealt with it; deadlines do not make it so. After a close, run() once more: it runs
+  // what was accepted, and returns. The same for the life of the loop, closed on
   // exec, and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
   // by fast_path::mini and by pollers that have no such thing, with errc::wrong_thread while another
   // thread runs the loop; throws what the twin answers.
@@ -6880,7 +6898,8 @@ class basic_loop {
   native_handle backend_handle(std::error_code& code) noexcept;
 
   // How long to wait for the handle: 0 when work is queued, nothing when nothing is scheduled. Never
-  // later than the earliest deadline; with many timers it may be earlier, and is asked again.
+  // later than the earliest deadline; with many timers it may be earlier, and is asked again. A broken
+  // contract while another thread runs the loop.
   std::optional<duration> next_timeout() const;
 
   // The child of a fork, before it uses the loop in any other way but destroying it: the loop is the
@@ -6954,7 +6973,7 @@ basic_loop<Traits>::~basic_loop() {
     if (detail::abandon(*core_)) core_->let_go();
     return;
   }
-  HYBRIDLOOP_CONTRACT(!core_->wake.running(), "a loop is destroyed while nobody runs it");
+  HYBRIDLOOP_CONTRACT(!core_->wake.running(), "a loop is destroyed inside its own run(), or while another thread runs it: stop() it and let run() return");
   core_->tear_down();
   core_->let_go();
 }
@@ -7036,14 +7055,14 @@ detail::unique_task basic_loop<Traits>::make_task(F&& f) {
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::defer(F&& f) {
-  HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() outside of the loop thread: post() instead");
   core_->deferred.push(make_task<Build>(std::forward<F>(f)));
 }
 
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::microtask(F&& f) {
-  HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() outside of the loop thread: post() instead");
   core_->microtasks.push(make_task<Build>(std::forward<F>(f)));
 }
 
@@ -7569,7 +7588,7 @@ void basic_loop<Traits>::after_fork_child(std::error_code& code) {
 template <class Traits>
 std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_timeout() const {
   const auto own = detail::ownership<Traits>::patient(*core_);
-  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "next_timeout() is for the loop thread");
+  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "next_timeout() while another thread runs the loop");
   if (core_->can_run()) return duration::zero();
   const nanos next = core_->timers_.next_wake();
   if (next == detail::never) return std::nullopt;
@@ -7582,7 +7601,7 @@ template <class Traits>
 template <class Build, class F>
 void basic_loop<Traits>::set_hook(detail::hook& place, F&& f) {
   const auto own = detail::ownership<Traits>::patient(*core_);
-  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "on_prepare() and on_check() are for the loop thread");
+  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "on_prepare() or on_check() while another thread runs the loop");
   if constexpr (std::is_null_pointer_v<std::decay_t<F>>) {
     place.set({});
   } else {
@@ -7612,6 +7631,8 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_EXCEPTIONS
 #undef HYBRIDLOOP_PASTE
 #undef HYBRIDLOOP_PASTE_
+#undef HYBRIDLOOP_KNOWN_SWITCH_0
+#undef HYBRIDLOOP_KNOWN_SWITCH_1
 #undef HYBRIDLOOP_KNOWN_PATH_full
 #undef HYBRIDLOOP_KNOWN_PATH_mini
 #undef HYBRIDLOOP_KNOWN_PATH_off

@@ -5,18 +5,16 @@
 
 #include <hybridloop.hpp>
 
-using namespace std::chrono_literals;
-
 int main() {
   // [readme]
   hybridloop::loop loop;
   std::thread worker([&loop] {
     const auto answer = loop.post([] { std::puts("hello from another thread"); });
     if (answer != hybridloop::post_result::accepted) std::puts("the loop is closed");
-    loop.after(100ms, [&loop] { loop.close(); });
+    loop.after(std::chrono::milliseconds(100), [&loop] { loop.close(); });
   });
-  const std::size_t ran = loop.run();  // here, asleep while there is nothing to do, until close()
+  loop.run();  // here, asleep while there is nothing to do, until close()
   worker.join();
   // [/readme]
-  return ran == 2 ? 0 : 1;
+  return loop.stats().tasks == 2 ? 0 : 1;
 }

@@ -415,7 +415,7 @@ void print_counts(const tour& t, const loop_stats& s) {
   print_facts("parks", {s.in_channel, "in the channel"}, {s.in_poller, "in the poller"});
   print_facts("wakes", {s.wakes_channel, "of the channel"}, {s.wakes_poller, "of the poller"});
   print_facts("posts", {s.posts, "accepted"}, {s.wakes_saved, "without a wake"});
-  print_facts("room", {s.spilled, "spilled"}, {s.arena_high, "blocks at most"});
+  print_facts("room", {s.spilled, "beyond the ring"}, {s.arena_high, "arena blocks at most"});
   print_facts("time", {s.spun_ns / 1000000, "ms spun"}, {s.parked_ns / 1000000, "ms parked"});
 }
 
@@ -446,6 +446,10 @@ int failures(tour& t, const loop_stats& s, std::size_t ran) {
 }  // namespace
 
 int main() {
+  std::puts(
+      "One loop on one thread: a TCP echo server with 100 clients, a million tasks from 8 "
+      "threads,\n"
+      "timers, and watches that come and go, so that it keeps changing the place where it sleeps.");
   tour t;
   std::size_t ran = 0;
   std::thread runner([&t, &ran] { ran = t.loop.run(); });
@@ -468,6 +472,12 @@ int main() {
   t.loop.close();
   runner.join();
 
+  std::puts(
+      "\nFrom post() to the first line of the task, by what the loop was doing at that moment. "
+      "Asleep in\n"
+      "the channel: on a word of memory, nothing watched; in the poller: epoll. Then how late "
+      "timers\n"
+      "ran; the kernel's timer slack is some 50 us.");
   std::printf("\n%-24s%9s%10s%10s%10s\n", "microseconds", "count", "p50", "p99", "max");
   print_times("post to run, awake", awake);
   print_times("  spinning", spinning);
@@ -476,5 +486,10 @@ int main() {
   print_times("timer error, quiet", t.timer_errors);
   print_times("  under load", t.errors_under_load);
   print_counts(t, t.loop.stats());
-  return failures(t, t.loop.stats(), ran) == 0 ? 0 : 1;
+  const int failed = failures(t, t.loop.stats(), ran);
+  if (failed == 0)
+    std::puts(
+        "\nAll that was accepted has run, once and in order; no timer was early, no wake was "
+        "lost.");
+  return failed == 0 ? 0 : 1;
 }

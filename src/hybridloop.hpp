@@ -41,10 +41,12 @@
 //                               an epoll set and an eventfd (poll: a pipe)
 //   threads                     none; fast_path::mini has one from the first watch on
 //   a task                      a slot of the ring, or an arena block when the ring is full or the
-//                               closure is larger than 48 bytes; the heap only beyond both
+//                               closure is larger than 48 bytes; the heap beyond both, and for
+//                               closures of more than 128 bytes
 //   an idle loop                no CPU: all sleeps are infinite
 //
-// Macros, each with its essay in base/config.hpp. Set them alike for the whole program.
+// Macros, each with its essay below, behind `>>> base/config.hpp`. Set them alike for the whole
+// program, best in one file that HYBRIDLOOP_CONFIG_HEADER names.
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
@@ -63,6 +65,10 @@
 // No other macro is left behind but HYBRIDLOOP_VERSION_MAJOR, _MINOR and _PATCH.
 //
 // Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
+//
+// The interface: `>>> loop/loop.hpp` and `>>> loop/handle.hpp`; options, reports and counters in
+// `>>> loop/options.hpp`, interest and ready in `>>> poller/contract.hpp`, overflow and post_result
+// in `>>> ingress/room.hpp`, repeat in `>>> timer/record.hpp`.
 //
 // This file is joined from the parts in src/; edit those and `make join`, or edit this one and
 // `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there

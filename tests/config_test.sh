@@ -120,6 +120,7 @@ promise "a wrong HYBRIDLOOP_RESCUE_MS is refused by name" wrong RESCUE_MS -1 100
 promise "a wrong HYBRIDLOOP_STATS is refused by name" wrong STATS 2 -1 yes on ''
 promise "a wrong HYBRIDLOOP_NO_IO is refused by name" wrong NO_IO 2 -1 yes on ''
 promise "HYBRIDLOOP_MALLOC and HYBRIDLOOP_FREE are refused alone" half_of_a_pair
+promise "C++14 is refused in a sentence" refused 'needs C++17' syntax -Wfatal-errors -std=c++14 empty.cpp
 promise "a second copy of the header in one file is refused" second_copy
 
 # ---- Right values ----
@@ -177,7 +178,7 @@ E
   compile broken.cpp -o broken
   code=0; ./broken > said || code=$?
   [ $code = 7 ]
-  grep -F 'defer() is called on the loop thread' said
+  grep -F 'defer() outside of the loop thread: post() instead' said
 }
 schedule_points() {
   cat > points.cpp <<'E'

@@ -74,7 +74,7 @@ TEST_CASE("a second thread may not run a loop that is being run") {
     loop_in<> l(where);
     const running<loop> runner(*l);
     await_parks(*l, 1);
-    const std::string sentence = "a loop is run by one thread at a time";
+    const std::string sentence = "run() while another thread runs this loop: post to it, or make a second one";
 
     CHECK(contract.hears([&] { l->run(); }) == sentence);
     CHECK(contract.hears([&] { l->poll(); }) == sentence);
@@ -102,7 +102,7 @@ TEST_CASE("a loop may not be destroyed while another thread runs it, asleep or b
     entered.pass();
     if (!busy) await_parks(*l, 1);
 
-    CHECK(contract.hears([&] { l->~loop(); }) == "a loop is destroyed while nobody runs it");
+    CHECK(contract.hears([&] { l->~loop(); }) == "a loop is destroyed inside its own run(), or while another thread runs it: stop() it and let run() return");
 
     over.open();
     l->stop();
@@ -121,7 +121,7 @@ TEST_CASE("a loop may not be destroyed from inside its own run") {
   must_post(l, [&] { ran_on = true; });
   l.run_until_idle();
 
-  CHECK(sentence == "a loop is destroyed while nobody runs it");
+  CHECK(sentence == "a loop is destroyed inside its own run(), or while another thread runs it: stop() it and let run() return");
   CHECK(ran_on);
 }
 
@@ -131,12 +131,12 @@ TEST_CASE("defer and microtask belong to the loop thread") {
   loop other;
   std::string from_another_loop;
 
-  CHECK(contract.hears([&] { l.defer([] {}); }) == "defer() is called on the loop thread");
-  CHECK(contract.hears([&] { l.microtask([] {}); }) == "microtask() is called on the loop thread");
+  CHECK(contract.hears([&] { l.defer([] {}); }) == "defer() outside of the loop thread: post() instead");
+  CHECK(contract.hears([&] { l.microtask([] {}); }) == "microtask() outside of the loop thread: post() instead");
   must_post(other, [&] { from_another_loop = contract.hears([&] { l.defer([] {}); }); });
   other.run_until_idle();
 
-  CHECK(from_another_loop == "defer() is called on the loop thread");
+  CHECK(from_another_loop == "defer() outside of the loop thread: post() instead");
   CHECK(l.run_until_idle() == 0);
 }
 
@@ -331,7 +331,7 @@ TEST_CASE("a broken contract inside a task leaves run like any exception") {
   }
   hybridloop::set_failure_handler(before);
 
-  CHECK(sentence == "defer() is called on the loop thread");
+  CHECK(sentence == "defer() outside of the loop thread: post() instead");
   CHECK(l.run_until_idle() == 1);
 }
 #else
@@ -342,7 +342,7 @@ TEST_CASE("without exceptions a refusal ends in the failure handler") {
   loop closed;
   closed.close();
 
-  CHECK(contract.hears([&] { const loop l(wrong); }) == "hybridloop: loop: invalid argument");
+  CHECK(contract.hears([&] { const loop l(wrong); }) == "hybridloop: loop: a value outside of its range: capacities go up to 16777216, spin is not negative");
   CHECK(contract.hears([&] { closed.invoke([] {}); }) == "hybridloop: invoke: the loop is closed");
   CHECK(contract.hears([&] { closed.watch(STDIN_FILENO, interest::readable, [] {}); }) ==
         "hybridloop: watch: the loop is closed");

@@ -18,7 +18,7 @@ enum class errc {
   full,              // no room, and the policy is to fail
   not_found,         // no such timer or watch
   invalid_argument,  // a value outside its range
-  unsupported,       // not on this system, or not in this build
+  unsupported,       // not with this poller, path or build
   wrong_thread,      // another thread is running the loop
 };
 
@@ -32,9 +32,9 @@ class error_category final : public std::error_category {
       case errc::closed: return "the loop is closed";
       case errc::full: return "the loop is full";
       case errc::not_found: return "no such timer or watch";
-      case errc::invalid_argument: return "invalid argument";
-      case errc::unsupported: return "unsupported on this system";
-      case errc::wrong_thread: return "called from the wrong thread";
+      case errc::invalid_argument: return "a value outside of its range: capacities go up to 16777216, spin is not negative";
+      case errc::unsupported: return "not with this poller, path or build";
+      case errc::wrong_thread: return "another thread is running the loop";
     }
     return "unknown error";
   }

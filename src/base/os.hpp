@@ -1,6 +1,10 @@
 // base/os.hpp - which kernel and which build this is, as function-like facts
 #pragma once
 
+#if __cplusplus < 201703L && !(defined(_MSVC_LANG) && _MSVC_LANG >= 201703L)
+#error "hybridloop: needs C++17 or later: -std=c++17"
+#endif
+
 // A misspelt HYBRIDLOOP_OS(X) is a syntax error instead of a silent 0.
 #define HYBRIDLOOP_OS(name) HYBRIDLOOP_OS_##name()
 

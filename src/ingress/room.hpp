@@ -20,7 +20,9 @@ enum class [[nodiscard]] post_result : std::uint8_t {
 // What a post does when ring and arena are both full.
 enum class overflow : std::uint8_t {
   spill,  // goes on with the heap, never answers full
-  block,  // waits for room; on the loop's own thread it spills, after close() it answers closed
+  block,  // waits for room; inside run() and its sisters it spills, after close() it answers closed.
+          // Between two calls of poll() or run_budget() their thread is any other one: on a full loop
+          // it would wait for itself. Use try_post() there, or `fail`
   fail,   // answers full
 };
 

@@ -35,6 +35,7 @@ class core_ref {
 
 }  // namespace detail
 
+// What posts, stops, closes and wakes a loop; timers, watches and invoke() are the loop's own.
 // Copyable, and valid for as long as anybody likes: once the loop is closed or gone, posts answer
 // `closed` and the rest does nothing. Any thread. A moved-from handle answers like a closed loop.
 template <class Traits>

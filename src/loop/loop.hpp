@@ -156,7 +156,8 @@ class basic_loop {
   timer_id every(std::chrono::duration<Rep, Period> period, F&& f,
                  repeat how = repeat::fixed_rate);
 
-  // True: it will run at the new deadline and not at the old one.
+  // True: it will run at the new deadline and not at the old one. False: it ran, is running for the
+  // last time, or is unknown; a timer that fired is made anew, it is not revived.
   template <class Build = detail::build_tag>
   bool reschedule(timer_id id, time_point deadline);
 
@@ -169,9 +170,10 @@ class basic_loop {
   //
   // While nobody runs the loop, or on its thread, these answer at once; from another thread they
   // are posted, and a refusal reaches the callback as ready.error with native_error. F is called as
-  // F(ready) or F(); it may modify and unwatch any watch, its own too. It is destroyed on the loop
+  // F(ready) or F(), also to tell an error; it may modify and unwatch any watch, its own too. It is destroyed on the loop
   // thread: by unwatch() there or in the turn that hears of it, or when it returns if it is running.
-  // Several watches of one descriptor are allowed. A file that is always ready (epoll refuses it) is
+  // Several watches of one descriptor are allowed. unwatch() comes before close(2): epoll says nothing
+  // of a descriptor that was closed, so its watch lives on, silent, until modify() finds it gone. A file that is always ready (epoll refuses it) is
   // reported once a turn, with `edge` once per modify().
 
   template <class F, class Build = detail::build_tag>
@@ -205,8 +207,9 @@ class basic_loop {
   //
   // The other loop waits until the handle is readable or next_timeout() is over, and calls poll().
 
-  // Readable from when there is posted work, a ready descriptor, a stop or a wake until the next
-  // poll() has dealt with it; deadlines do not make it so. The same for the life of the loop, closed on
+  // Readable from when there is posted work, a ready descriptor, a stop, a close or a wake until the
+  // next poll() has dealt with it; deadlines do not make it so. After a close, run() once more: it runs
+  // what was accepted, and returns. The same for the life of the loop, closed on
   // exec, and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
   // by fast_path::mini and by pollers that have no such thing, with errc::wrong_thread while another
   // thread runs the loop; throws what the twin answers.
@@ -215,7 +218,8 @@ class basic_loop {
   native_handle backend_handle(std::error_code& code) noexcept;
 
   // How long to wait for the handle: 0 when work is queued, nothing when nothing is scheduled. Never
-  // later than the earliest deadline; with many timers it may be earlier, and is asked again.
+  // later than the earliest deadline; with many timers it may be earlier, and is asked again. A broken
+  // contract while another thread runs the loop.
   std::optional<duration> next_timeout() const;
 
   // The child of a fork, before it uses the loop in any other way but destroying it: the loop is the

@@ -77,7 +77,7 @@ void basic_loop<Traits>::after_fork_child(std::error_code& code) {
 template <class Traits>
 std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_timeout() const {
   const auto own = detail::ownership<Traits>::patient(*core_);
-  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "next_timeout() is for the loop thread");
+  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "next_timeout() while another thread runs the loop");
   if (core_->can_run()) return duration::zero();
   const nanos next = core_->timers_.next_wake();
   if (next == detail::never) return std::nullopt;
@@ -90,7 +90,7 @@ template <class Traits>
 template <class Build, class F>
 void basic_loop<Traits>::set_hook(detail::hook& place, F&& f) {
   const auto own = detail::ownership<Traits>::patient(*core_);
-  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "on_prepare() and on_check() are for the loop thread");
+  HYBRIDLOOP_CONTRACT(static_cast<bool>(own), "on_prepare() or on_check() while another thread runs the loop");
   if constexpr (std::is_null_pointer_v<std::decay_t<F>>) {
     place.set({});
   } else {

@@ -27,7 +27,7 @@ basic_loop<Traits>::~basic_loop() {
     if (detail::abandon(*core_)) core_->let_go();
     return;
   }
-  HYBRIDLOOP_CONTRACT(!core_->wake.running(), "a loop is destroyed while nobody runs it");
+  HYBRIDLOOP_CONTRACT(!core_->wake.running(), "a loop is destroyed inside its own run(), or while another thread runs it: stop() it and let run() return");
   core_->tear_down();
   core_->let_go();
 }
@@ -109,14 +109,14 @@ detail::unique_task basic_loop<Traits>::make_task(F&& f) {
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::defer(F&& f) {
-  HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() outside of the loop thread: post() instead");
   core_->deferred.push(make_task<Build>(std::forward<F>(f)));
 }
 
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::microtask(F&& f) {
-  HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() is called on the loop thread");
+  HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() outside of the loop thread: post() instead");
   core_->microtasks.push(make_task<Build>(std::forward<F>(f)));
 }
 

@@ -131,7 +131,7 @@ class runner {
   static bool enter(core_type& c, bool outermost) {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     const bool entered = !outermost || c.wake.enter();
-    HYBRIDLOOP_CONTRACT(entered, "a loop is run by one thread at a time");
+    HYBRIDLOOP_CONTRACT(entered, "run() while another thread runs this loop: post to it, or make a second one");
     return entered;
   }
 
