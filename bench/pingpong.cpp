@@ -9,7 +9,7 @@
 namespace {
 
 constexpr std::size_t stream = 1000000;
-constexpr std::size_t trips = 20000;
+constexpr std::size_t round_trips = 20000;
 
 // One producer, no waiting but for the last: the seed's PingPong.
 template <class Rival>
@@ -118,7 +118,7 @@ int main(int argc, char** argv) {
     bench::family(how, title.c_str(),
                   everybody([producers](auto& rival) { return throughput(rival, producers); }));
   }
-  auto spinning = everybody([](auto& rival) { return latency_spinning(rival, trips); });
+  auto spinning = everybody([](auto& rival) { return latency_spinning(rival, round_trips); });
   spinning.push_back({"(limit: a bare cache-line round trip)", bare_round_trip});
   bench::family(how, "PingPongLatency, waiter spins", std::move(spinning));
   bench::family(how, "PingPongLatency, waiter blocks",
