@@ -18,7 +18,9 @@ double throughput(Rival& rival, std::size_t producers) {
   const std::size_t each = stream / producers;
   const auto produce = [&] {
     for (std::size_t i = 0; i < each; ++i) {
-      rival.post([&done] { done.store(done.load(std::memory_order_relaxed) + 1, std::memory_order_release); });
+      rival.post([&done] {
+        done.store(done.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+      });
     }
   };
   const double figure = bench::time_per_op(each * producers, [&] {
@@ -50,8 +52,8 @@ double latency_blocking(Rival& rival) {
   std::mutex mutex;
   std::condition_variable changed;
   std::size_t done = 0;
-  return bench::time_per_op(trips, [&] {
-    for (std::size_t i = 1; i <= trips; ++i) {
+  return bench::time_per_op(round_trips, [&] {
+    for (std::size_t i = 1; i <= round_trips; ++i) {
       rival.post([&, i] {
         const std::lock_guard<std::mutex> hold(mutex);
         done = i;
@@ -68,13 +70,13 @@ double bare_round_trip() {
   alignas(64) std::atomic<std::size_t> there{0};
   alignas(64) std::atomic<std::size_t> back{0};
   std::thread other([&] {
-    for (std::size_t i = 1; i <= trips; ++i) {
+    for (std::size_t i = 1; i <= round_trips; ++i) {
       while (there.load(std::memory_order_acquire) != i) __builtin_ia32_pause();
       back.store(i, std::memory_order_release);
     }
   });
-  const double figure = bench::time_per_op(trips, [&] {
-    for (std::size_t i = 1; i <= trips; ++i) {
+  const double figure = bench::time_per_op(round_trips, [&] {
+    for (std::size_t i = 1; i <= round_trips; ++i) {
       there.store(i, std::memory_order_release);
       while (back.load(std::memory_order_acquire) != i) __builtin_ia32_pause();
     }
