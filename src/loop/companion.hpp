@@ -49,12 +49,8 @@ class companion {
     thread_.join();
   }
 
-  // The child of a fork, where the thread is not there to be joined. True if there was one.
-  bool forget() noexcept {
-    const bool was = thread_.joinable();
-    ::new (static_cast<void*>(&thread_)) std::thread();
-    return was;
-  }
+  // The child of a fork, where the thread is not there to be joined.
+  void forget() noexcept { ::new (static_cast<void*>(&thread_)) std::thread(); }
 
  private:
   // A ready descriptor on its way to the loop thread.

@@ -44,19 +44,20 @@ template <class Traits, class Build>
 int go_on_in_child(core<Traits>& c) noexcept {
   HYBRIDLOOP_CONTRACT(copied_at_rest(c), "a loop that another thread was running when the process forked cannot go on in the child");
   const bool open = c.poller.is_open();
-  const int refused = open ? c.poller.reopen() : 0;
+  int refused = open ? c.poller.reopen() : 0;
   if (refused != 0) return refused;
   c.wake.settle_in_child(c.runs_here() ? status::awake : status::idle);
   c.in.abandon_claims();
-  const bool had_companion = c.companion_.forget();
+  c.companion_.forget();
   if (!c.runs_here()) c.runs = 0;
+  if (open) c.watches_.register_again(c.poller);
+  if (open && c.options.path == fast_path::mini) refused = c.companion_.template start<Build>(c);
+  if (refused != 0) return refused;
   c.born = Traits::kernel::forks();
   c.door.born = c.born;
-  if (!open) return 0;
-  c.door.bell.store(c.poller.bell(), std::memory_order_release);  // [bell] B3
-  c.watches_.register_again(c.poller);
+  if (open) c.door.bell.store(c.poller.bell(), std::memory_order_release);  // [bell] B3
   if (c.exposed && !c.runs_here()) c.ring_own_bell();
-  return had_companion ? c.companion_.template start<Build>(c) : 0;
+  return 0;
 }
 
 }  // namespace detail
