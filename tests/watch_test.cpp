@@ -1432,6 +1432,51 @@ EVERY_POLICY("a stop between the watches of one descriptor leaves none of them o
   while (*std::min_element(told.begin(), told.end()) == 0) l.run();
 }
 
+EVERY_POLICY("once `done` of an unwatch has run, the callback has run for the last time") {
+  hybridloop::loop l(on(path));
+  const in_background running(l);
+  for (int round = 0; round < 50; ++round) {
+    socket_pair pair;
+    std::atomic<int> told{0};
+    std::atomic<int> done{0};
+    pair.write_right();
+    const watch_id id = l.watch(pair.left(), readable, [&told] { ++told; });
+    await([&told] { return told != 0; });
+
+    CHECK(l.unwatch(id, [&done] { ++done; }));
+    await([&done] { return done != 0; });
+    const int last = told;
+    pair.close_left();
+    l.invoke([] {});
+
+    CHECK(told == last);
+    CHECK(done == 1);
+    CHECK(!l.unwatch(id, [&done] { ++done; }));
+    l.invoke([] {});
+    CHECK(done == 1);
+  }
+}
+
+EVERY_POLICY(
+    "`done` of an unwatch on the loop thread runs in the next turn, also inside the callback") {
+  hybridloop::loop l(on(path));
+  const socket_pair pair;
+  pair.write_right();
+  int told = 0;
+  int done = 0;
+  watch_id id;
+  id = l.watch(pair.left(), readable, [&] {
+    ++told;
+    CHECK(l.unwatch(id, [&done] { ++done; }));
+    CHECK(done == 0);
+  });
+
+  turn_until(l, [&done] { return done != 0; });
+
+  CHECK(told == 1);
+  CHECK(l.run_until_idle() == 0);
+}
+
 EVERY_POLICY("a nested run serves the other descriptors of the batch, and nothing twice") {
   hybridloop::loop l(on(path));
   const std::vector<socket_pair> pairs(4);
