@@ -74,7 +74,7 @@
 // `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there
 // on its first line:
 //   base/    os config contract error clock bits pause handle
-//   task/    unique_task memory fifo index_stack arena slab
+//   task/    unique_task memory plain_array fifo index_stack arena slab
 //   wait/    kernel parker bell fence
 //   poller/  contract epoll poll none select
 //   ingress/ ring spill room ingress stream
@@ -919,6 +919,65 @@ inline void heap_give(void* memory, std::size_t alignment) noexcept {
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< task/memory.hpp
+
+// >>> task/plain_array.hpp - plain values on the heap, by number
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Zero until they are set; it only grows. One thread at a time.
+template <class T>
+class plain_array {
+  static_assert(std::is_trivially_copyable_v<T>, "it is moved by memcpy");
+
+ public:
+  plain_array() noexcept = default;
+  plain_array(const plain_array&) = delete;
+  plain_array& operator=(const plain_array&) = delete;
+  ~plain_array() {
+    if (data_ != nullptr) heap_give(data_, alignof(T));
+  }
+
+  std::size_t room() const noexcept { return room_; }
+  T* data() noexcept { return data_; }
+  T& operator[](std::size_t i) noexcept { return data_[i]; }
+  const T& operator[](std::size_t i) const noexcept { return data_[i]; }
+
+  // Makes room for so many. False when there is no memory.
+  bool reach(std::size_t count) noexcept {
+    if (count <= room_) return true;
+    std::size_t wider = room_ == 0 ? 32 : room_ * 2;
+    while (wider < count) wider *= 2;
+    void* memory = heap_take(wider * sizeof(T), alignof(T));
+    if (memory == nullptr) return false;
+    if (room_ != 0) std::memcpy(memory, data_, room_ * sizeof(T));
+    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(T), 0, (wider - room_) * sizeof(T));
+    if (data_ != nullptr) heap_give(data_, alignof(T));
+    data_ = static_cast<T*>(memory);
+    room_ = wider;
+    return true;
+  }
+
+  void swap(plain_array& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(room_, other.room_);
+  }
+  void zero() noexcept {
+    if (room_ != 0) std::memset(static_cast<void*>(data_), 0, room_ * sizeof(T));
+  }
+  // What it holds belongs to nobody from here on.
+  void leave_behind() noexcept {
+    data_ = nullptr;
+    room_ = 0;
+  }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t room_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/plain_array.hpp
 
 // >>> task/fifo.hpp - a growing queue of tasks for the loop thread alone
 HYBRIDLOOP_OPEN
@@ -1999,57 +2058,6 @@ HYBRIDLOOP_CLOSE
 #if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
-
-// Plain values on the heap, zero until they are set; it only grows.
-template <class T>
-class plain_array {
-  static_assert(std::is_trivially_copyable_v<T>, "it is moved by memcpy");
-
- public:
-  plain_array() noexcept = default;
-  plain_array(const plain_array&) = delete;
-  plain_array& operator=(const plain_array&) = delete;
-  ~plain_array() {
-    if (data_ != nullptr) heap_give(data_, alignof(T));
-  }
-
-  std::size_t room() const noexcept { return room_; }
-  T* data() noexcept { return data_; }
-  T& operator[](std::size_t i) noexcept { return data_[i]; }
-  const T& operator[](std::size_t i) const noexcept { return data_[i]; }
-
-  // Makes room for so many. False when there is no memory.
-  bool reach(std::size_t count) noexcept {
-    if (count <= room_) return true;
-    std::size_t wider = room_ == 0 ? 32 : room_ * 2;
-    while (wider < count) wider *= 2;
-    void* memory = heap_take(wider * sizeof(T), alignof(T));
-    if (memory == nullptr) return false;
-    if (room_ != 0) std::memcpy(memory, data_, room_ * sizeof(T));
-    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(T), 0, (wider - room_) * sizeof(T));
-    if (data_ != nullptr) heap_give(data_, alignof(T));
-    data_ = static_cast<T*>(memory);
-    room_ = wider;
-    return true;
-  }
-
-  void swap(plain_array& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(room_, other.room_);
-  }
-  void zero() noexcept {
-    if (room_ != 0) std::memset(static_cast<void*>(data_), 0, room_ * sizeof(T));
-  }
-  // What it holds belongs to nobody from here on.
-  void leave_behind() noexcept {
-    data_ = nullptr;
-    room_ = 0;
-  }
-
- private:
-  T* data_ = nullptr;
-  std::size_t room_ = 0;
-};
 
 // The set stands here and goes to the kernel with every wait, which costs as much as there are
 // descriptors. poll(2) has no edges: `edge` is told like a level, so nothing that was missed is lost.
@@ -3159,6 +3167,15 @@ struct alignas(64) timer_record {
   bool referenced = true;
   unique_task task;
 
+  // The loop thread: the next one of a repeating timer whose run has ended.
+  nanos deadline_after(nanos now) const noexcept {
+    if (how == repeat::fixed_delay) return saturating_add(now, period);
+    const nanos next = saturating_add(deadline, period);
+    if (how == repeat::fixed_rate || next > now) return next;
+    const nanos missed = (now - deadline) / period;
+    return saturating_add(deadline + missed * period, period);
+  }
+
   static std::uint32_t generation_of(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word >> 8);
   }
@@ -3981,18 +3998,10 @@ class timers {
       }
       if ((word & timer_flag::moving) != 0) return;  // arrive() places it
       const nanos now = r.how == repeat::fixed_rate ? firing_until_ : later();
-      if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
+      if (!std::exchange(r.moved, false)) r.deadline = r.deadline_after(now);
       return place(r, now);
     }
     wipe_and_free(r, word);
-  }
-
-  static nanos next_deadline(const record& r, nanos now) noexcept {
-    if (r.how == repeat::fixed_delay) return saturating_add(now, r.period);
-    const nanos next = saturating_add(r.deadline, r.period);
-    if (r.how == repeat::fixed_rate || next > now) return next;
-    const nanos missed = (now - r.deadline) / r.period;
-    return saturating_add(r.deadline + missed * r.period, r.period);
   }
 
   void uncount(record& r) noexcept {
@@ -4213,13 +4222,6 @@ class registry {
     std::uint32_t serving;  // events being told, one per nested run
   };
 
-  registry() = default;
-  registry(const registry&) = delete;
-  registry& operator=(const registry&) = delete;
-  ~registry() {
-    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
-  }
-
   // With a companion thread, level-triggered registrations are one-shot and re-armed by us.
   void serve_companion() noexcept { companion_ = true; }
 
@@ -4227,8 +4229,10 @@ class registry {
   record* lost() const noexcept { return lost_; }
 
   // Descriptors are addressed by number, which is below room() once it was reached.
-  std::size_t room() const noexcept { return room_; }
-  descriptor& operator[](native_handle fd) noexcept { return descriptors_[fd]; }
+  std::size_t room() const noexcept { return descriptors_.room(); }
+  descriptor& operator[](native_handle fd) noexcept {
+    return descriptors_[static_cast<std::size_t>(fd)];
+  }
 
   static native_handle handle_of(poll_token token) noexcept {
     return static_cast<native_handle>(token & 0xffffffffu);
@@ -4237,30 +4241,19 @@ class registry {
     return static_cast<std::uint32_t>(token >> 32);
   }
   bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
-    return fd >= 0 && static_cast<std::size_t>(fd) < room_ && descriptors_[fd].in_poller &&
-           descriptors_[fd].generation == generation;
+    if (fd < 0 || static_cast<std::size_t>(fd) >= room()) return false;
+    const descriptor& d = descriptors_[static_cast<std::size_t>(fd)];
+    return d.in_poller && d.generation == generation;
   }
 
   // Makes room for the number. 0 or an errno.
   int reach(native_handle fd) noexcept {
-    const auto index = static_cast<std::size_t>(fd);
-    if (index < room_) return 0;
-    std::size_t wider = room_ == 0 ? 64 : room_ * 2;
-    while (wider <= index) wider *= 2;
-    void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
-    if (memory == nullptr) return ENOMEM;
-    if (room_ != 0) std::memcpy(memory, descriptors_, room_ * sizeof(descriptor));
-    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(descriptor), 0,
-                (wider - room_) * sizeof(descriptor));
-    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
-    descriptors_ = static_cast<descriptor*>(memory);
-    room_ = wider;
-    return 0;
+    return descriptors_.reach(static_cast<std::size_t>(fd) + 1) ? 0 : ENOMEM;
   }
 
-  void join(record& r) noexcept { link(r, descriptors_[r.handle].first); }
+  void join(record& r) noexcept { link(r, (*this)[r.handle].first); }
   void leave(record& r) noexcept {
-    record** at = r.lost != 0 ? &lost_ : &descriptors_[r.handle].first;
+    record** at = r.lost != 0 ? &lost_ : &(*this)[r.handle].first;
     while (*at != &r) at = &(*at)->next;
     *at = r.next;
     r.lost = 0;
@@ -4275,7 +4268,7 @@ class registry {
   // says whether the descriptor is still the one it was, and reports an edge-triggered one once
   // more. 0 or an errno.
   int update(poller& p, native_handle fd, bool again) noexcept {
-    descriptor& d = descriptors_[fd];
+    descriptor& d = (*this)[fd];
     bool any = false;
     const interest want = wanted(d, any);
     if (!any) {
@@ -4300,7 +4293,7 @@ class registry {
   void lose(native_handle fd, int why) noexcept {
     drop(fd);
     haunted_ = true;
-    while (record* r = descriptors_[fd].first) {
+    while (record* r = (*this)[fd].first) {
       count_off(*r);
       leave(*r);
       r->always = false;
@@ -4360,14 +4353,14 @@ class registry {
   }
 
   void forget(poller& p, native_handle fd) noexcept {
-    if (!descriptors_[fd].in_poller) return;
+    if (!(*this)[fd].in_poller) return;
     drop(fd);
     if (p.remove(fd) != 0) haunted_ = true;
   }
 
   void drop(native_handle fd) noexcept {
-    descriptors_[fd].in_poller = false;
-    descriptors_[fd].disarmed = false;
+    (*this)[fd].in_poller = false;
+    (*this)[fd].disarmed = false;
     --registered_;
   }
 
@@ -4384,7 +4377,7 @@ class registry {
 
   // With a poller that has forgotten all.
   void register_again(poller& p) noexcept {
-    for (std::size_t i = 0; i < room_; ++i) {
+    for (std::size_t i = 0; i < room(); ++i) {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
       const auto fd = static_cast<native_handle>(i);
@@ -4408,8 +4401,7 @@ class registry {
 
   static constexpr std::uint64_t few_ghosts = 16;
 
-  descriptor* descriptors_ = nullptr;
-  std::size_t room_ = 0;
+  plain_array<descriptor> descriptors_;
   std::size_t registered_ = 0;
   record* lost_ = nullptr;
   std::size_t always_armed_ = 0;
@@ -4936,6 +4928,14 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// What a call of run_budget() answers.
+struct frame_outcome {
+  std::size_t ran;
+  std::size_t pending;
+  nanos next_deadline;
+  nanos over_by;
+};
+
 // Asked after each task. Off, it never says stop.
 //
 // A frame is shared out in slices of an eighth of the budget, one source of work after the other, so
@@ -4975,8 +4975,7 @@ class meter {
   void tick(nanos now, estimate& task) noexcept {
     task.learn(now - last_);
     last_ = now;
-    spent_ = expects_to_overrun(now, task);
-    paused_ = spent_ || now >= slice_end_;
+    paused_ = now >= slice_end_ || expects_to_overrun(now, task);
   }
 
   bool expects_to_overrun(nanos now, const estimate& task) const noexcept {
@@ -4988,12 +4987,10 @@ class meter {
     const nanos cost = task.cost() > 0 ? task.cost() : 1;
     return static_cast<std::size_t>((slice_end_ - last_) / cost) + 1;
   }
-  bool spent() const noexcept { return spent_; }
   bool paused() const noexcept { return paused_; }
 
  private:
   bool on_ = false;
-  bool spent_ = false;
   bool paused_ = false;
   nanos last_ = 0;
   nanos end_ = 0;
@@ -6131,14 +6128,6 @@ HYBRIDLOOP_CLOSE
 // >>> loop/runner.hpp - one call of run(): the turns it makes, and what it does in each
 HYBRIDLOOP_OPEN
 namespace detail {
-
-// What a call of run_budget() answers.
-struct frame_outcome {
-  std::size_t ran;
-  std::size_t pending;
-  nanos next_deadline;
-  nanos over_by;
-};
 
 // When a call of run() returns, other than by stop() or by close() and drained.
 enum class until : std::uint8_t {

@@ -97,6 +97,7 @@
 
 #include "task/unique_task.hpp"
 #include "task/memory.hpp"
+#include "task/plain_array.hpp"
 #include "task/fifo.hpp"
 #include "task/index_stack.hpp"
 #include "task/arena.hpp"

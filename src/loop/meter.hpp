@@ -8,6 +8,14 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// What a call of run_budget() answers.
+struct frame_outcome {
+  std::size_t ran;
+  std::size_t pending;
+  nanos next_deadline;
+  nanos over_by;
+};
+
 // Asked after each task. Off, it never says stop.
 //
 // A frame is shared out in slices of an eighth of the budget, one source of work after the other, so
@@ -47,8 +55,7 @@ class meter {
   void tick(nanos now, estimate& task) noexcept {
     task.learn(now - last_);
     last_ = now;
-    spent_ = expects_to_overrun(now, task);
-    paused_ = spent_ || now >= slice_end_;
+    paused_ = now >= slice_end_ || expects_to_overrun(now, task);
   }
 
   bool expects_to_overrun(nanos now, const estimate& task) const noexcept {
@@ -60,12 +67,10 @@ class meter {
     const nanos cost = task.cost() > 0 ? task.cost() : 1;
     return static_cast<std::size_t>((slice_end_ - last_) / cost) + 1;
   }
-  bool spent() const noexcept { return spent_; }
   bool paused() const noexcept { return paused_; }
 
  private:
   bool on_ = false;
-  bool spent_ = false;
   bool paused_ = false;
   nanos last_ = 0;
   nanos end_ = 0;

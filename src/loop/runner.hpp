@@ -16,14 +16,6 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// What a call of run_budget() answers.
-struct frame_outcome {
-  std::size_t ran;
-  std::size_t pending;
-  nanos next_deadline;
-  nanos over_by;
-};
-
 // When a call of run() returns, other than by stop() or by close() and drained.
 enum class until : std::uint8_t {
   ended,     // never

@@ -70,6 +70,15 @@ struct alignas(64) timer_record {
   bool referenced = true;
   unique_task task;
 
+  // The loop thread: the next one of a repeating timer whose run has ended.
+  nanos deadline_after(nanos now) const noexcept {
+    if (how == repeat::fixed_delay) return saturating_add(now, period);
+    const nanos next = saturating_add(deadline, period);
+    if (how == repeat::fixed_rate || next > now) return next;
+    const nanos missed = (now - deadline) / period;
+    return saturating_add(deadline + missed * period, period);
+  }
+
   static std::uint32_t generation_of(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word >> 8);
   }

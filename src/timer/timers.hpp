@@ -294,18 +294,10 @@ class timers {
       }
       if ((word & timer_flag::moving) != 0) return;  // arrive() places it
       const nanos now = r.how == repeat::fixed_rate ? firing_until_ : later();
-      if (!std::exchange(r.moved, false)) r.deadline = next_deadline(r, now);
+      if (!std::exchange(r.moved, false)) r.deadline = r.deadline_after(now);
       return place(r, now);
     }
     wipe_and_free(r, word);
-  }
-
-  static nanos next_deadline(const record& r, nanos now) noexcept {
-    if (r.how == repeat::fixed_delay) return saturating_add(now, r.period);
-    const nanos next = saturating_add(r.deadline, r.period);
-    if (r.how == repeat::fixed_rate || next > now) return next;
-    const nanos missed = (now - r.deadline) / r.period;
-    return saturating_add(r.deadline + missed * r.period, r.period);
   }
 
   void uncount(record& r) noexcept {

@@ -4,10 +4,9 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "poller/contract.hpp"
-#include "task/memory.hpp"
+#include "task/plain_array.hpp"
 #include "watch/record.hpp"
 
 HYBRIDLOOP_OPEN
@@ -38,13 +37,6 @@ class registry {
     std::uint32_t serving;  // events being told, one per nested run
   };
 
-  registry() = default;
-  registry(const registry&) = delete;
-  registry& operator=(const registry&) = delete;
-  ~registry() {
-    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
-  }
-
   // With a companion thread, level-triggered registrations are one-shot and re-armed by us.
   void serve_companion() noexcept { companion_ = true; }
 
@@ -52,8 +44,10 @@ class registry {
   record* lost() const noexcept { return lost_; }
 
   // Descriptors are addressed by number, which is below room() once it was reached.
-  std::size_t room() const noexcept { return room_; }
-  descriptor& operator[](native_handle fd) noexcept { return descriptors_[fd]; }
+  std::size_t room() const noexcept { return descriptors_.room(); }
+  descriptor& operator[](native_handle fd) noexcept {
+    return descriptors_[static_cast<std::size_t>(fd)];
+  }
 
   static native_handle handle_of(poll_token token) noexcept {
     return static_cast<native_handle>(token & 0xffffffffu);
@@ -62,30 +56,19 @@ class registry {
     return static_cast<std::uint32_t>(token >> 32);
   }
   bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
-    return fd >= 0 && static_cast<std::size_t>(fd) < room_ && descriptors_[fd].in_poller &&
-           descriptors_[fd].generation == generation;
+    if (fd < 0 || static_cast<std::size_t>(fd) >= room()) return false;
+    const descriptor& d = descriptors_[static_cast<std::size_t>(fd)];
+    return d.in_poller && d.generation == generation;
   }
 
   // Makes room for the number. 0 or an errno.
   int reach(native_handle fd) noexcept {
-    const auto index = static_cast<std::size_t>(fd);
-    if (index < room_) return 0;
-    std::size_t wider = room_ == 0 ? 64 : room_ * 2;
-    while (wider <= index) wider *= 2;
-    void* memory = heap_take(wider * sizeof(descriptor), alignof(descriptor));
-    if (memory == nullptr) return ENOMEM;
-    if (room_ != 0) std::memcpy(memory, descriptors_, room_ * sizeof(descriptor));
-    std::memset(static_cast<unsigned char*>(memory) + room_ * sizeof(descriptor), 0,
-                (wider - room_) * sizeof(descriptor));
-    if (descriptors_ != nullptr) heap_give(descriptors_, alignof(descriptor));
-    descriptors_ = static_cast<descriptor*>(memory);
-    room_ = wider;
-    return 0;
+    return descriptors_.reach(static_cast<std::size_t>(fd) + 1) ? 0 : ENOMEM;
   }
 
-  void join(record& r) noexcept { link(r, descriptors_[r.handle].first); }
+  void join(record& r) noexcept { link(r, (*this)[r.handle].first); }
   void leave(record& r) noexcept {
-    record** at = r.lost != 0 ? &lost_ : &descriptors_[r.handle].first;
+    record** at = r.lost != 0 ? &lost_ : &(*this)[r.handle].first;
     while (*at != &r) at = &(*at)->next;
     *at = r.next;
     r.lost = 0;
@@ -100,7 +83,7 @@ class registry {
   // says whether the descriptor is still the one it was, and reports an edge-triggered one once
   // more. 0 or an errno.
   int update(poller& p, native_handle fd, bool again) noexcept {
-    descriptor& d = descriptors_[fd];
+    descriptor& d = (*this)[fd];
     bool any = false;
     const interest want = wanted(d, any);
     if (!any) {
@@ -125,7 +108,7 @@ class registry {
   void lose(native_handle fd, int why) noexcept {
     drop(fd);
     haunted_ = true;
-    while (record* r = descriptors_[fd].first) {
+    while (record* r = (*this)[fd].first) {
       count_off(*r);
       leave(*r);
       r->always = false;
@@ -185,14 +168,14 @@ class registry {
   }
 
   void forget(poller& p, native_handle fd) noexcept {
-    if (!descriptors_[fd].in_poller) return;
+    if (!(*this)[fd].in_poller) return;
     drop(fd);
     if (p.remove(fd) != 0) haunted_ = true;
   }
 
   void drop(native_handle fd) noexcept {
-    descriptors_[fd].in_poller = false;
-    descriptors_[fd].disarmed = false;
+    (*this)[fd].in_poller = false;
+    (*this)[fd].disarmed = false;
     --registered_;
   }
 
@@ -209,7 +192,7 @@ class registry {
 
   // With a poller that has forgotten all.
   void register_again(poller& p) noexcept {
-    for (std::size_t i = 0; i < room_; ++i) {
+    for (std::size_t i = 0; i < room(); ++i) {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
       const auto fd = static_cast<native_handle>(i);
@@ -233,8 +216,7 @@ class registry {
 
   static constexpr std::uint64_t few_ghosts = 16;
 
-  descriptor* descriptors_ = nullptr;
-  std::size_t room_ = 0;
+  plain_array<descriptor> descriptors_;
   std::size_t registered_ = 0;
   record* lost_ = nullptr;
   std::size_t always_armed_ = 0;
