@@ -1266,6 +1266,9 @@ TEST_CASE("a foreign loop may ask while other threads watch and unwatch") {
       const auto id = l->watch(wire.left(), interest::readable, [] {});
       if (!l->unwatch(id)) std::abort();
     }
+    gate unwatched;  // before that the loop may still name the descriptor to its kernel
+    must_post(*l, [&unwatched] { unwatched.open(); });
+    unwatched.pass();
     over = true;
   });
 
