@@ -14,9 +14,10 @@
 //   worker.join();
 //
 // Who may call what
-//   any thread, any time        post try_post post_range dispatch invoke handle hold stop close
-//                               closed after at every reschedule cancel watch modify unwatch ref
-//                               unref wake now stats running_in_this_thread
+//   any thread, any time        post try_post post_range dispatch invoke handle make_producer hold
+//                               stop close closed after at every reschedule cancel watch modify
+//                               unwatch ref unref wake now stats running_in_this_thread
+//   one thread at a time        a producer's post and try_post
 //   a signal handler too        wake stop
 //   one thread at a time        run run_until_idle run_once poll run_for run_until run_budget; that
 //                               thread is the loop thread for as long as the call lasts
@@ -67,7 +68,7 @@
 // Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
 //
 // The interface: `>>> loop/loop.hpp` and `>>> loop/handle.hpp`; options, reports and counters in
-// `>>> loop/options.hpp`, interest and ready in `>>> poller/contract.hpp`, overflow and post_result
+// `>>> loop/options.hpp`, producers in `>>> loop/producer.hpp`, interest and ready in `>>> poller/contract.hpp`, overflow and post_result
 // in `>>> ingress/room.hpp`, repeat in `>>> timer/record.hpp`.
 //
 // This file is joined from the parts in src/; edit those and `make join`, or edit this one and
@@ -114,9 +115,13 @@
 #include "poller/none.hpp"
 #include "poller/select.hpp"
 
+#include "ingress/slots.hpp"
 #include "ingress/ring.hpp"
+#include "ingress/lane_ring.hpp"
 #include "ingress/spill.hpp"
 #include "ingress/room.hpp"
+#include "ingress/queue.hpp"
+#include "ingress/lane.hpp"
 #include "ingress/ingress.hpp"
 #include "ingress/stream.hpp"
 
@@ -148,6 +153,7 @@
 #include "loop/runner.hpp"
 #include "loop/invoke.hpp"
 #include "loop/handle.hpp"
+#include "loop/producer.hpp"
 #include "loop/loop.hpp"
 #include "loop/loop_work.hpp"
 #include "loop/commands.hpp"

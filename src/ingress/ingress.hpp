@@ -1,315 +1,207 @@
-// ingress/ingress.hpp - the one door through which work enters: ring, then spill, in order
+// ingress/ingress.hpp - all ways in: the queue that every thread posts to, and the lanes
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <new>
-#include <optional>
-#include <system_error>
-#include <type_traits>
 #include <utility>
 
-#include "base/error.hpp"
+#include "ingress/lane.hpp"
+#include "ingress/queue.hpp"
 #include "ingress/ring.hpp"
 #include "ingress/room.hpp"
-#include "ingress/spill.hpp"
 #include "task/arena.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// Edge [join]: J1 a lane is put on the list of joiners (release), any thread; J2 the loop thread takes
+// that list (acquire). Nothing else tells the loop of a lane: a task in one that has not been taken is
+// found through the list, so that is looked at wherever lanes are, before a sleep too. It is seq_cst
+// because a lane that joins after the loop has closed must see that, as in [busy].
 template <class Traits>
 class ingress {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
  public:
-  using ring_type = ring<Traits>;
-  using spill_type = spill<Traits>;
-  using node = typename spill_type::node;
+  using shared_queue = queue<Traits, ring<Traits>>;
+  using lane_type = lane<Traits>;
 
   ingress(void* ring, std::size_t ring_capacity, void* blocks, std::size_t arena_capacity) noexcept
-      : ring_(ring, ring_capacity), arena_(blocks, arena_capacity) {}
-
-  // Any thread. `strong` says how to publish, `look` is called after publishing and may find the loop
-  // gone: nothing of this object is touched after that. `when_full` is asked when the ring is; on
-  // the loop thread it first lets go of the slots that were run, so the ring is tried once more.
-  template <class Build, class F, class Policy, class Look>
-  post_result offer(F&& f, const Policy& when_full, bool strong, const Look& look) {
-    std::optional<visit> waiting;  // left last, after a refused closure's block was given back
-    unique_task::room<std::decay_t<F>> place(arena_);
-    if (!place.had()) out_of_memory<Build>();
-    std::uint64_t index = 0;
-    overflow policy{};
-    answer got = claim(index);
-    if (got == answer::full) {
-      policy = when_full();
-      got = claim(index);
-    }
-    switch (got) {
-      case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
-      case answer::closed: return post_result::closed;
-      case answer::full: break;
-    }
-    if (policy == overflow::block) waiting.emplace(room_);
-    return offer_spill<Build>(place, std::forward<F>(f), waiting, policy, strong, look);
-  }
-
-  // Any thread. The ring or nothing: never waits, never spills.
-  template <class Build, class F, class Look>
-  post_result offer_ring(F&& f, bool strong, const Look& look) {
-    unique_task::room<std::decay_t<F>> place(arena_);
-    if (!place.had()) out_of_memory<Build>();
-    std::uint64_t index = 0;
-    switch (claim(index)) {
-      case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
-      case answer::closed: return post_result::closed;
-      case answer::full: break;
-    }
-    return post_result::full;
-  }
+      : arena_(blocks, arena_capacity), shared(arena_, room_, ring, ring_capacity) {}
+  ingress(const ingress&) = delete;
+  ingress& operator=(const ingress&) = delete;
 
   // Any thread. The caller then sets the close bit of the status word; only that ends the loop.
   void close() noexcept {
-    ring_.close();
-    spill_.close();
-    room_.call();
+    closed_.store(1, std::memory_order_seq_cst);  // [busy] D3
+    shared.close();
   }
-  bool closed() const noexcept { return ring_.is_closed(); }
+  bool closed() const noexcept { return shared.closed(); }
 
-  std::uint64_t posts() const noexcept { return ring_.tail() + spill_.spilled(); }
-  std::uint64_t spilled() const noexcept { return spill_.spilled(); }
+  // Any thread: a lane of the caller's, or nullptr without memory.
+  lane_type* join(std::size_t capacity) noexcept {
+    lane_type* const fresh = lane_type::create(capacity, arena_, room_, closed_);
+    if (fresh == nullptr) return nullptr;
+    fresh->next = joining_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (!joining_.compare_exchange_weak(fresh->next, fresh, std::memory_order_seq_cst,  // [join] J1
+                                           std::memory_order_relaxed)) {  // a hint; the loop repeats
+    }
+    return fresh;
+  }
+  // Any thread, before the lane's producer lets go of it.
+  void part() noexcept { parted_.fetch_add(1, std::memory_order_release); }  // [part] V1
+
   arena<Traits>& blocks() noexcept { return arena_; }
   const arena<Traits>& blocks() const noexcept { return arena_; }
   const waiting_room<Traits>& room() const noexcept { return room_; }
 
   // The loop thread from here on.
-  //
-  // Runs the oldest accepted task that can run: run(task), then destroys it. False when there is
-  // none, or when the oldest is claimed and not yet published.
-  template <class Build, class Run>
-  bool run_next(Run&& run) {
-    node* spilled = spill_.taken();
-    if (spilled == nullptr || ring_.head() < spilled->ticket) {
-      if (ring_.published(ring_.head())) {
-        run_slot<Build>(run);
-        return true;
-      }
-      if (spilled != nullptr) return false;  // an unpublished slot below the ticket holds it back
-      spilled = spill_.front();
-      if (spilled == nullptr) return false;
-      if (ring_.head() < spilled->ticket) return run_next<Build>(run);
+
+  // Takes lanes that joined.
+  void adopt() noexcept {
+    if (!lanes_wait()) return;
+    lane_type* fresh = joining_.exchange(nullptr, std::memory_order_seq_cst);  // [join] J2
+    while (fresh != nullptr) {
+      lane_type* const after = fresh->next;
+      fresh->next = lanes_;
+      lanes_ = fresh;
+      ++count_;
+      fresh = after;
     }
-    if (!spill_type::published(*spilled)) return false;
-    run_node<Build>(run, *spilled);
-    return true;
+  }
+  // Lets go of lanes whose producers are gone, when they are empty. While no queue is being visited.
+  void reap() noexcept {
+    if (parted_.load(std::memory_order_acquire) == reaped_) return;  // [part] V2
+    for (lane_type** at = &lanes_; *at != nullptr;) {
+      lane_type* const one = *at;
+      if (!one->parted() || !one->empty()) {
+        at = &one->next;
+        continue;
+      }
+      *at = one->next;
+      if (next_ == one) next_ = one->next;
+      drop(*one);
+      ++reaped_;
+    }
+  }
+  bool has_lanes() const noexcept { return lanes_ != nullptr || lanes_wait(); }
+
+  // Gives each queue its turn, beginning behind the one that had the last: drain(queue, share) answers
+  // how many it ran. Until `left` have run or halted() says so; answers what is left.
+  template <class Drain, class Halted>
+  std::size_t visit(std::size_t left, const Drain& drain, const Halted& halted) {
+    if (lanes_ == nullptr) return left - drain(shared, left);
+    for (std::size_t visits = count_ + 1; visits != 0 && left != 0 && !halted(); --visits) {
+      lane_type* const now = next_;
+      next_ = now == nullptr ? lanes_ : now->next;
+      const std::size_t share = left < lane_share ? left : lane_share;
+      left -= now == nullptr ? drain(shared, share) : drain(now->tasks, share);
+    }
+    return left;
   }
 
-  // Takes what spilled behind what was taken before, so that producers find the spill empty and
-  // come back to the ring. Cheap when nothing did.
-  void take_spilled() noexcept { spill_.take_more(); }
-
-  // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
-  // out of the drain, and before parking.
-  void publish_head() noexcept {
-    returning_.give(arena_);
-    ring_.publish_head(oldest_running_);
-    room_.call();
+  void publish_heads() noexcept {
+    shared.publish_head();
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) {
+      if (l->tasks.owes_head()) l->tasks.publish_head();
+    }
   }
+
+  // What the queues have taken in, statistics; of the lanes, what they have run.
+  std::uint64_t lane_posts() const noexcept { return sum(lane_posts_, &lane_type::queue_type::ran); }
+  std::uint64_t lane_spilled() const noexcept { return sum(lane_spilled_, &lane_type::queue_type::spilled); }
 
   // Claimed, whether published or not, counts as work.
   bool empty() noexcept {
-    return ring_.head() == ring_.tail() && spill_.front() == nullptr;
+    return shared.empty() && !lanes_wait() && no_lane([](lane_type& l) { return !l.empty(); });
   }
   // How many are accepted and have not run.
   std::size_t pending() noexcept {
-    spill_.take_more();
-    return backlog() + spill_.waiting();
-  }
-  std::size_t backlog() const noexcept {
-    return static_cast<std::size_t>(ring_.tail() - ring_.head());
+    adopt();
+    std::size_t all = shared.pending();
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) all += l->tasks.pending();
+    return all;
   }
   bool can_run() noexcept {
-    const node* spilled = spill_.front();
-    if (spilled != nullptr && ring_.head() >= spilled->ticket) return spill_type::published(*spilled);
-    return ring_.published(ring_.head());
+    return shared.can_run() || lanes_wait() || !no_lane([](lane_type& l) { return l.tasks.can_run(); });
   }
-  std::size_t capacity() const noexcept { return ring_.capacity(); }
 
-  // What the last look before a sleep compares: copied before the sleep is published, because
-  // from then on the loop may be somebody else's.
-  struct bookmark {
-    std::uint64_t head;
-    const node* front;
-    bool front_is_next;
-  };
+  // What the last look before a sleep compares, see queue. The lanes keep their own.
+  using bookmark = typename shared_queue::bookmark;
   bookmark mark() noexcept {
-    const node* front = spill_.front();
-    return {ring_.head(), front, front != nullptr && ring_.head() >= front->ticket};
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) l->mark();
+    return shared.mark();
   }
   bool news_before_sleep(const bookmark& at) const noexcept {
-    if (at.front_is_next) return spill_.news_before_sleep(at.front);
-    if (ring_.published_before_sleep(at.head)) return true;
-    return at.front == nullptr && spill_.news_before_sleep(nullptr);
+    return shared.news_before_sleep(at) || lanes_wait() ||
+           !no_lane([](const lane_type& l) { return l.news_before_sleep(); });
   }
 
-  // The child of a fork, where whoever had claimed a place is not there to fill it, nobody waits for
-  // room any more, and what another thread was running is not running.
+  // The child of a fork: nobody waits for room, and nobody is in the middle of a post.
   void abandon_claims() noexcept {
-    for (std::uint64_t i = ring_.head(); i != ring_.tail(); ++i) {
-      if (ring_.published(i)) continue;
-      ring_.task_at(i).mark_empty();
-      ring_.publish(i, true);
-    }
-    for (node* n = spill_.front(); n != nullptr; n = n->next) spill_type::publish(*n);
+    adopt();
+    shared.abandon_claims();
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) l->abandon_claims();
     room_.forget_all();
   }
 
   // Destroys what was accepted and never run. Waits for claims that are not yet published.
   void destroy_all() noexcept {
-    while (!empty()) {
-      const bool some = run_next<build_tag>([](unique_task&) {});
-      if (!some) Traits::kernel::yield();
-    }
-    publish_head();
+    adopt();
+    shared.destroy_all();
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) l->destroy_all();
+  }
+  // After that: the lanes are their producers' alone.
+  void drop_lanes() noexcept {
+    while (lanes_ != nullptr) drop(*std::exchange(lanes_, lanes_->next));
+    next_ = nullptr;
   }
 
  private:
-  using answer = typename ring_type::answer;
-  using visit = typename waiting_room<Traits>::visit;
-  static constexpr std::uint64_t nobody = ~std::uint64_t{0};
+  static constexpr std::size_t lane_share = 256;
 
-  template <class Build>
-  [[noreturn]] static void out_of_memory() {
-    refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: post");
+  bool lanes_wait() const noexcept {
+    return joining_.load(std::memory_order_seq_cst) != nullptr;  // [join] J2, [sleep] L2
   }
-
-  // A producer that finds the spill not empty spills too.
-  answer claim(std::uint64_t& index) noexcept {
-    if (!spill_.empty()) return ring_.is_closed() ? answer::closed : answer::full;
-    return ring_.claim(index);
-  }
-
-  // Publishes on every way out: a constructor that throws leaves an empty task, a tombstone, and its
-  // block goes back first.
-  template <class Place, class Publish, class Look>
-  struct publisher {
-    Place& place;
-    const Publish& publish;
-    const Look& look;
-    ~publisher() {
-      place.give_back();
-      publish();
-      Traits::schedule_point("published");
-      look();
+  template <class Condition>
+  bool no_lane(const Condition& holds) const noexcept {
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) {
+      if (holds(*l)) return false;
     }
-  };
-
-  template <class Build, class Place, class F, class Look>
-  post_result fill(std::uint64_t index, Place& place, F&& f, bool strong, const Look& look) {
-    Traits::schedule_point("claimed");
-    const auto publish = [this, index, strong] { ring_.publish(index, strong); };
-    const publisher<Place, decltype(publish), Look> on_exit{place, publish, look};
-    unique_task& task = ring_.task_at(index);
-    task.mark_empty();
-    task.emplace(place, std::forward<F>(f));
-    return post_result::accepted;
+    return true;
+  }
+  std::uint64_t sum(std::uint64_t of_dropped,
+                    std::uint64_t (lane_type::queue_type::*figure)() const) const noexcept {
+    for (const lane_type* l = lanes_; l != nullptr; l = l->next) of_dropped += (l->tasks.*figure)();
+    return of_dropped;
+  }
+  void drop(lane_type& one) noexcept {
+    lane_posts_ += one.tasks.ran();
+    lane_spilled_ += one.tasks.spilled();
+    --count_;
+    one.let_go();
   }
 
-  template <class Build, class Place, class F, class Look>
-  post_result offer_spill(Place& place, F&& f, std::optional<visit>& waiting, overflow when_full,
-                          bool strong, const Look& look) {
-    void* memory = arena_.take_block();
-    if (memory == nullptr && when_full == overflow::fail) return post_result::full;
-    if (memory == nullptr && when_full == overflow::block) {
-      std::uint64_t index = 0;
-      switch (wait_for_room(*waiting, index, memory)) {
-        case answer::claimed: return fill<Build>(index, place, std::forward<F>(f), strong, look);
-        case answer::closed: return post_result::closed;
-        case answer::full: break;  // but a block was had
-      }
-    }
-    if (memory == nullptr) memory = arena_.take(sizeof(node), alignof(node));
-    if (memory == nullptr) out_of_memory<Build>();
-    node* mine = ::new (memory) node;
-    mine->ticket = ring_.tail();
-    Traits::schedule_point("ticket");
-    if (!spill_.push(*mine)) {
-      give(*mine);
-      return post_result::closed;
-    }
-    Traits::schedule_point("spilled");
-    const auto publish = [mine] { spill_type::publish(*mine); };
-    const publisher<Place, decltype(publish), Look> on_exit{place, publish, look};
-    mine->task.emplace(place, std::forward<F>(f));
-    return post_result::accepted;
-  }
+  // Read by every post of a lane, written when a lane comes or goes and when the loop closes.
+  alignas(cache_line) atomic<std::uint32_t> closed_{0};
+  atomic<std::uint32_t> parted_{0};
+  atomic<lane_type*> joining_{nullptr};
 
-  answer wait_for_room(const visit& here, std::uint64_t& index, void*& memory) noexcept {
-    for (;;) {
-      const std::uint32_t seen = here.epoch();
-      const answer got = claim(index);
-      if (got != answer::full) return got;
-      memory = arena_.take_block();
-      if (memory != nullptr) return answer::full;
-      Traits::schedule_point("no-room");
-      here.sleep(seen);
-    }
-  }
-
-  void give(node& n) noexcept {
-    n.~node();
-    arena_.give(&n, sizeof(node), alignof(node));
-  }
-
-  // The loop thread: with the next published head.
-  void give_later(node& n) noexcept {
-    n.~node();
-    if (arena_.owns(&n)) {
-      returning_.add(arena_, &n);
-    } else {
-      arena_.give(&n, sizeof(node), alignof(node));
-    }
-  }
-
-  // Whatever leaves the task (a return, an exception), the closure is destroyed and the slot is
-  // done. The private head has moved before, so a nested run goes on with the next slot; the
-  // published one stops at the oldest slot that still runs.
-  template <class Build, class Run>
-  void run_slot(Run& run) {
-    struct done {
-      ingress& in;
-      unique_task& task;
-      bool outermost;
-      ~done() {
-        task.destroy_unmarked();
-        if (outermost) in.oldest_running_ = nobody;
-      }
-    };
-    const std::uint64_t index = ring_.head();
-    ring_.advance();
-    const done guard{*this, ring_.task_at(index), oldest_running_ == nobody};
-    if (guard.outermost) oldest_running_ = index;
-    if (guard.task) run(guard.task);
-  }
-
-  template <class Build, class Run>
-  void run_node(Run& run, node& n) {
-    struct done {
-      ingress& in;
-      node& mine;
-      ~done() { in.give_later(mine); }
-    };
-    spill_.pop();
-    const done guard{*this, n};
-    if (n.task) run(n.task);
-  }
-
-  ring_type ring_;
-  arena<Traits> arena_;
-  spill_type spill_;
   waiting_room<Traits> room_;
+  arena<Traits> arena_;
 
   // The loop thread.
-  typename arena<Traits>::returning returning_;
-  std::uint64_t oldest_running_ = nobody;
+  lane_type* lanes_ = nullptr;
+  lane_type* next_ = nullptr;  // whose turn it is; nullptr: the shared queue's
+  std::size_t count_ = 0;
+  std::uint32_t reaped_ = 0;
+  std::uint64_t lane_posts_ = 0;    // of lanes that are gone
+  std::uint64_t lane_spilled_ = 0;
+
+ public:
+  shared_queue shared;
 };
 
 }  // namespace detail

@@ -98,8 +98,8 @@ class core {
   post_result post(F&& f, overflow when_full) {
     doorbell_type* bell = &door;
     const bool strong = bell->strong();
-    return in.template offer<Build>(
-        std::forward<F>(f), [this, when_full] { return full_policy(when_full); }, strong,
+    return in.shared.template offer<Build>(
+        std::forward<F>(f), [this, when_full] { return full_policy(in.shared, when_full); }, strong,
         [bell, strong] { bell->look(strong); });
   }
 
@@ -108,10 +108,10 @@ class core {
     doorbell_type* bell = &door;
     const bool strong = bell->strong();
     const auto look = [bell, strong] { bell->look(strong); };
-    const post_result first = in.template offer_ring<Build>(std::forward<F>(f), strong, look);
+    const post_result first = in.shared.template offer_ring<Build>(std::forward<F>(f), strong, look);
     if (first != post_result::full || !runs_here()) return first;
-    in.publish_head();
-    return in.template offer_ring<Build>(std::forward<F>(f), strong, look);
+    in.shared.publish_head();
+    return in.shared.template offer_ring<Build>(std::forward<F>(f), strong, look);
   }
 
   // Without a look: the caller owes one. A full ring is looked after here, because nobody makes room
@@ -120,9 +120,9 @@ class core {
   post_result post_quietly(F&& f) {
     const auto when_full = [this] {
       door.look(true);
-      return full_policy(options.when_full);
+      return full_policy(in.shared, options.when_full);
     };
-    return in.template offer<Build>(std::forward<F>(f), when_full, true, [] {});
+    return in.shared.template offer<Build>(std::forward<F>(f), when_full, true, [] {});
   }
 
   template <class Build, class F>
@@ -146,21 +146,25 @@ class core {
     door.tell(status::close);  // [close] C2, with the CAS in there
   }
 
+  // For choosing a fence: with commands, and of the lanes what they had run by the end of a turn.
+  std::uint64_t taken_in() const noexcept { return in.shared.posts() + lane_posts.get(); }
+
   nanos cached_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
   std::uint64_t posts() const noexcept {
-    const std::uint64_t all = in.posts();
+    const std::uint64_t all = taken_in();
     const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
     return all > own ? all - own : 0;
   }
 
   // ---- The loop thread ----
 
-  // Called where the ring is full, by any thread.
-  overflow full_policy(overflow asked) noexcept {
+  // Called where a ring is full, by any thread that posts to it.
+  template <class Queue>
+  overflow full_policy(Queue& queue, overflow asked) noexcept {
     if (!runs_here()) return asked;
-    in.publish_head();
+    queue.publish_head();
     return asked == overflow::block ? overflow::spill : asked;
   }
 
@@ -207,6 +211,8 @@ class core {
     timer_count.set(timers_.started());
     watch_count.set(watches_.count());
     stale_events.set(watches_.stale());
+    lane_posts.set(in.lane_posts());
+    lane_spilled.set(in.lane_spilled());
   }
 
   // Not behind a slot that is claimed and not yet published: its poster will ring.
@@ -240,6 +246,7 @@ class core {
     while (!wake.borrow(was)) Traits::kernel::yield();
     wake.bury();
     while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
+    wake.settle_lanes(in.has_lanes());
     destroy_all_work();
     poller.close();
   }
@@ -255,6 +262,7 @@ class core {
       timers_.end_all(true);
       watches_.end_all(poller, true);
     } while (!in.empty());
+    in.drop_lanes();
   }
 
   bool forked() const noexcept { return Traits::kernel::forks() != born; }
@@ -304,7 +312,7 @@ class core {
   // Written by the loop thread, read by stats().
   tally<Traits> turns, tasks, rescued, parks_channel, parks_poller, spun_ns, parked_ns, micro_left;
   tally<Traits, std::size_t> ring_high, timer_count, watch_count;
-  tally<Traits> stale_events;
+  tally<Traits> stale_events, lane_posts, lane_spilled;
 
   // The loop thread.
   std::uint32_t born = Traits::kernel::forks();  // in which process

@@ -10,6 +10,7 @@
 #include "base/error.hpp"
 #include "loop/handle.hpp"
 #include "loop/options.hpp"
+#include "loop/producer.hpp"
 #include "loop/traits.hpp"
 
 HYBRIDLOOP_OPEN
@@ -26,6 +27,7 @@ class basic_loop {
   using time_point = typename clock::time_point;
   using handle_type = basic_handle<Traits>;
   using keep_alive = basic_keep_alive<Traits>;
+  using producer_type = basic_producer<Traits>;
 
   using frame_report = basic_frame_report<clock>;
 
@@ -83,6 +85,12 @@ class basic_loop {
   std::invoke_result_t<F&> invoke(F&& f);
 
   handle_type handle() const noexcept { return handle_type(*core_); }
+
+  // A lane for one thread at a time, of `capacity` slots, rounded up to a power of two, 64 bytes each.
+  // Throws std::system_error: no memory, or more than 16,777,216 slots (errc::invalid_argument). On a
+  // closed loop it answers `closed`.
+  template <class Build = detail::build_tag>
+  producer_type make_producer(std::size_t capacity);
 
   // Ends a sleep, or the next one when the loop is awake, without a task. Also from a signal handler.
   void wake() noexcept { core_->door.tell(detail::status::wanted); }
@@ -269,6 +277,7 @@ class basic_loop {
 
 using loop = basic_loop<default_traits>;
 using loop_handle = basic_handle<default_traits>;
+using producer = basic_producer<default_traits>;
 using frame_report = loop::frame_report;
 using keep_alive = basic_keep_alive<default_traits>;
 

@@ -68,6 +68,18 @@ typename basic_loop<Traits>::range_result basic_loop<Traits>::post_range(Iterato
 }
 
 template <class Traits>
+template <class Build>
+typename basic_loop<Traits>::producer_type basic_loop<Traits>::make_producer(std::size_t capacity) {
+  constexpr std::size_t most = std::size_t{1} << 24;
+  if (capacity > most) detail::refuse<Build>(errc::invalid_argument, "hybridloop: make_producer");
+  detail::lane<Traits>* const lane = core_->in.join(detail::round_up_to_power_of_two(capacity));
+  if (lane == nullptr) {
+    detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: make_producer");
+  }
+  return producer_type(*core_, *lane);
+}
+
+template <class Traits>
 template <class F, class Build>
 post_result basic_loop<Traits>::dispatch(F&& f) {
   if (!core_->runs_here()) return post<F, Build>(std::forward<F>(f));
@@ -174,7 +186,7 @@ loop_stats basic_loop<Traits>::stats() const noexcept {
   s.turns = c.turns.get();
   s.tasks = c.tasks.get();
   s.posts = c.posts();
-  s.spilled = c.in.spilled();
+  s.spilled = c.in.shared.spilled() + c.lane_spilled.get();
   s.heap_tasks = c.in.blocks().heap_tasks();
   s.wakes_channel = c.door.wakes_channel.load(std::memory_order_relaxed);  // a hint; statistics
   s.wakes_poller = c.door.wakes_poller.load(std::memory_order_relaxed);    // a hint; statistics

@@ -80,7 +80,7 @@ void leave(core<Traits>& c) noexcept {
   }
   const auto mark = c.in.mark();
   const bool more = c.can_run();
-  c.wake.choose_fence(c.in.posts());
+  c.wake.choose_fence(c.taken_in());
   Traits::schedule_point("before-away");
   if (!more && c.wake.publish(status::in_poller)) {
     Traits::schedule_point("away-published");

@@ -47,7 +47,7 @@ bool park(core<Traits>& c, event_batch<Traits>& events, nanos deadline) {
   if (end <= c.cached_now() || c.outlook.look(c, end)) return false;
   const auto mark = c.in.mark();
   const bool in_poller = c.sleeps_in_poller();
-  c.wake.choose_fence(c.in.posts());
+  c.wake.choose_fence(c.taken_in());
   Traits::schedule_point("before-park");
   if (!c.wake.publish(in_poller ? status::in_poller : status::in_channel)) return false;
   Traits::schedule_point("park-published");

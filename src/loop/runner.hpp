@@ -45,7 +45,7 @@ class runner {
     --core_.runs;
     core_.ran = ran_before_;
     core_.deliver = deliver_before_;
-    core_.in.publish_head();
+    core_.in.publish_heads();
     if (!outermost_) return;
     if (stopped_) core_.wake.forget(status::stop);
     leave(core_);
@@ -141,6 +141,7 @@ class runner {
   void heed_close() noexcept {
     if (core_.ended || !core_.wake.told(status::close)) return;
     core_.ended = true;
+    core_.wake.settle_lanes(core_.in.has_lanes());
     core_.end_timers_and_watches();
   }
 
@@ -164,6 +165,8 @@ class runner {
   void begin_turn() {
     core_.turns.add(1);
     core_.refresh_now();
+    core_.in.adopt();
+    if (core_.runs == 1) core_.in.reap();
     steps_at_turn_ = steps_;
     asked_poller_ = false;
     microtasks_left_ = microtasks_per_turn;
@@ -172,7 +175,7 @@ class runner {
 
   void end_turn() noexcept {
     if (!core_.microtasks.empty()) core_.micro_left.add(1);
-    core_.wake.expect_stream(core_.in.posts());
+    core_.wake.expect_stream(core_.taken_in());
     publish_counts();
   }
 
@@ -213,9 +216,9 @@ class runner {
   void drain_ingress() {
     struct let_producers_in {
       ingress<Traits>& in;
-      ~let_producers_in() { in.publish_head(); }
+      ~let_producers_in() { in.publish_heads(); }
     };
-    const std::size_t backlog = core_.in.backlog();
+    const std::size_t backlog = core_.in.shared.backlog();
     if (backlog > core_.ring_high.get()) core_.ring_high.set(backlog);
     const let_producers_in on_exit{core_.in};
     const bool paced = core_.options.path != fast_path::off && !meter_.on();
@@ -228,22 +231,28 @@ class runner {
     }
   }
 
-  // Until nothing can run, or `left` tasks have; answers what is left of them.
+  // Every queue in its turn, until nothing can run or `left` tasks have; answers what is left.
   std::size_t drain_batch(std::size_t left) {
-    const std::size_t stride = publish_stride();
-    core_.in.take_spilled();
-    while (left != 0 && !halted()) {
-      const bool some = core_.in.template run_next<Build>([this](unique_task& task) {
+    return core_.in.visit(
+        left, [this](auto& queue, std::size_t share) { return drain(queue, share); },
+        [this] { return halted(); });
+  }
+
+  // Until nothing of the queue can run, or `most` tasks have; answers how many.
+  template <class Queue>
+  std::size_t drain(Queue& queue, std::size_t most) {
+    std::size_t count = 0;
+    queue.take_spilled();
+    while (count != most && !halted()) {
+      const bool some = queue.template run_next<Build>([this](unique_task& task) {
         run_one([&task] { task(); }, task.counted());
       });
       if (!some) break;
+      ++count;
       ++steps_;
-      if (--left % stride == 0) {
-        core_.in.publish_head();
-        core_.in.take_spilled();
-      }
+      if (queue.publish_head_in_time()) queue.take_spilled();
     }
-    return left;
+    return count;
   }
 
   void tell_always_ready() {
@@ -316,11 +325,6 @@ class runner {
 
   void poll_without_sleeping(std::size_t most) noexcept {
     if (core_.asks_poller()) events_.wait(0, most < events_per_turn ? most : events_per_turn);
-  }
-
-  std::size_t publish_stride() const noexcept {
-    const std::size_t quarter = core_.in.capacity() / 4;
-    return quarter == 0 ? 1 : quarter < 256 ? quarter : 256;
   }
 
   core_type& core_;

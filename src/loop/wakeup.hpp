@@ -163,6 +163,12 @@ class wakeup {
     Traits::barrier::issue_last();
   }
 
+  // Between D3 and D4 of [busy], when there are lanes: whoever posted without a fence is seen now.
+  void settle_lanes(bool some) noexcept {
+    if constexpr (Traits::fence == fence_policy::symmetric) return;
+    if (some && !(Traits::barrier::available() && Traits::barrier::issue())) Traits::barrier::issue_last();
+  }
+
  private:
   static constexpr std::uint32_t urgent = status::stop | status::close | status::wanted;
   static constexpr std::uint64_t many_posts = 16 * 64;
