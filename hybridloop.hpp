@@ -78,7 +78,7 @@
 //   task/    unique_task memory plain_array fifo index_stack arena slab
 //   wait/    kernel parker bell fence
 //   poller/  contract epoll poll none select
-//   ingress/ slots ring lane_ring spill room queue lane ingress stream
+//   ingress/ slots ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag wheel timers
 //   watch/   record registry watches
 //   loop/    options traits frames blocked hook meter doorbell wakeup lookout companion core
@@ -650,7 +650,7 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// 10 to 140 cycles, by the CPU: spins are bounded by the clock, never by a count of these.
+// 10 to 140 cycles, by the CPU: spins are bounded by time, never by a count of these.
 #if defined(__x86_64__) || defined(__i386__)
 inline void cpu_pause() noexcept { __builtin_ia32_pause(); }
 #elif defined(__aarch64__) || defined(__arm__)
@@ -660,6 +660,25 @@ inline void cpu_pause() noexcept { _mm_pause(); }
 #else
 inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }  // ours alone
 #endif
+
+// Spins too short for the clock, which costs as much as they last, count pauses, whose length is
+// measured once. The fastest of a few tries: one that was interrupted looks slow.
+inline std::uint32_t measure_pauses() noexcept {
+  using clock = std::chrono::steady_clock;
+  constexpr std::uint32_t pauses = 32;
+  std::int64_t fastest = 1 << 20;
+  for (int tries = 0; tries < 8; ++tries) {
+    const auto begin = clock::now();
+    for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
+    const auto span = std::chrono::nanoseconds(clock::now() - begin).count();
+    if (span > 0 && span < fastest) fastest = span;
+  }
+  return static_cast<std::uint32_t>(1024 * pauses / fastest) + 1;
+}
+inline std::uint32_t pauses_in(std::uint32_t ns) noexcept {
+  static const std::uint32_t per_1024_ns = measure_pauses();
+  return ns * per_1024_ns / 1024 + 1;
+}
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
@@ -2508,9 +2527,11 @@ class ring : public slots<Traits> {
     for (;;) {
       if ((tail & closed) != 0) return answer::closed;
       // A negative difference is a tail that went stale while we slept: the CAS refuses it.
-      if (this->exceeds(tail, this->head_seen())) {
+      if (this->exceeds(tail, known_head_.load(std::memory_order_acquire))) {  // [head] H3
+        const std::uint64_t head = this->head_seen();
+        known_head_.store(head, std::memory_order_release);  // [head] H3, handed on to other producers
         const std::uint64_t again = tail_.load(std::memory_order_seq_cst);  // [close] C1
-        if (again == tail) return answer::full;
+        if (again == tail && this->exceeds(tail, head)) return answer::full;
         tail = again;
         continue;
       }
@@ -2526,14 +2547,18 @@ class ring : public slots<Traits> {
   std::uint64_t tail() const noexcept {
     return tail_.load(std::memory_order_seq_cst) & ~closed;  // [close] C4
   }
+  bool has_room() const noexcept { return !this->exceeds(tail(), this->head_seen()); }
   bool is_closed() const noexcept {
     return (tail_.load(std::memory_order_seq_cst) & closed) != 0;  // [close] C1, [room] R2
   }
   void close() noexcept { tail_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
 
  private:
-  // Producers.
+  // Producers: with the tail, the last head that one of them has seen. The loop thread looks at
+  // neither while it works, and they look at its head when this one says "full": in each direction
+  // the line of the slot is all that travels.
   alignas(cache_line) typename Traits::template atomic<std::uint64_t> tail_{0};
+  typename Traits::template atomic<std::uint64_t> known_head_{0};
 };
 
 }  // namespace detail
@@ -2577,6 +2602,7 @@ class lane_ring : public slots<Traits> {
   std::uint64_t tail() const noexcept {
     return tail_.load(std::memory_order_relaxed);  // a hint; who must know has seen the lane not busy
   }
+  bool has_room() const noexcept { return !this->exceeds(tail(), this->head_seen()); }
   bool is_closed() const noexcept {
     return closed_.load(std::memory_order_seq_cst) != 0;  // [busy] D2, [room] R2
   }
@@ -2864,6 +2890,9 @@ class queue {
     room_.call();
   }
   bool closed() const noexcept { return ring_.is_closed(); }
+
+  bool has_spilled() const noexcept { return !spill_.empty(); }
+  bool has_room() const noexcept { return ring_.has_room(); }
 
   std::uint64_t posts() const noexcept { return ring_.tail() + spill_.spilled(); }
   std::uint64_t spilled() const noexcept { return spill_.spilled(); }
@@ -3428,6 +3457,30 @@ class ingress {
 HYBRIDLOOP_CLOSE
 // <<< ingress/ingress.hpp
 
+// >>> ingress/patience.hpp - a poster that finds the ring full looks again for a moment before it spills
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A spilled task costs several times what one in the ring does, and once some have spilled the next
+// ones must follow. A loop that is at work gives back slots every few microseconds; so the poster
+// that would be the first to spill waits for as long as that takes, and then lets the loop have its
+// CPU, in case it lost it. Once for each time that the ring fills up, not once a post; and bounded,
+// because the loop may be in a task that lasts.
+template <class Traits, class Queue>
+void look_for_room(const Queue& queue) noexcept {
+  constexpr std::uint32_t longest_ns = 4000;
+  if (queue.has_spilled()) return;
+  for (std::uint32_t left = pauses_in(longest_ns); left != 0; --left) {
+    if (queue.has_room()) return;
+    cpu_pause();
+  }
+  Traits::kernel::yield();
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< ingress/patience.hpp
+
 // >>> ingress/stream.hpp - keeps a fast consumer from chasing its producer through the ring
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -3438,8 +3491,7 @@ namespace detail {
 // a requester that waits for its answer could have sent it, lets some gather before it looks again:
 // longer while batches are large, shorter while they are small, not at all when the stream ends.
 //
-// The loop thread only. Rests are counted in pauses, whose length is measured once: reading the
-// clock would cost as much as a look.
+// The loop thread only.
 class stream_pace {
  public:
   // After a batch of `ran` tasks that ended at an empty ring; look() says whether there is more.
@@ -3480,25 +3532,6 @@ class stream_pace {
 
   static void pause_for(std::uint32_t ns) noexcept {
     for (std::uint32_t left = pauses_in(ns); left != 0; --left) cpu_pause();
-  }
-
-  static std::uint32_t pauses_in(std::uint32_t ns) noexcept {
-    static const std::uint32_t per_1024_ns = measure();
-    return ns * per_1024_ns / 1024 + 1;
-  }
-
-  // The fastest of a few tries: one that was interrupted looks slow.
-  static std::uint32_t measure() noexcept {
-    using clock = std::chrono::steady_clock;
-    constexpr std::uint32_t pauses = 32;
-    std::int64_t fastest = 1 << 20;
-    for (int tries = 0; tries < 8; ++tries) {
-      const auto begin = clock::now();
-      for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
-      const auto span = std::chrono::nanoseconds(clock::now() - begin).count();
-      if (span > 0 && span < fastest) fastest = span;
-    }
-    return static_cast<std::uint32_t>(1024 * pauses / fastest) + 1;
   }
 
   std::uint32_t streak_ = 0;
@@ -6014,7 +6047,9 @@ class core {
     // posts: registering costs microseconds while there is one thread and milliseconds later, and the
     // quota of CPUs is read from a file.
     if constexpr (Traits::fence != fence_policy::symmetric) Traits::barrier::available();
-    if (options.path != fast_path::off && options.spin.count() != 0) Traits::kernel::usable_cpus();
+    if (options.path != fast_path::off && options.spin.count() != 0) {
+      made->patient_ = Traits::kernel::usable_cpus() > 1;
+    }
     const int refused = options.path == fast_path::off ? made->open_poller() : 0;
     if (refused == 0) return made;
     code = system_error_code(refused);
@@ -6092,24 +6127,29 @@ class core {
     door.tell(status::close);  // [close] C2, with the CAS in there
   }
 
-  // For choosing a fence: with commands, and of the lanes what they had run by the end of a turn.
-  std::uint64_t taken_in() const noexcept { return in.shared.posts() + lane_posts.get(); }
 
   nanos cached_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
   std::uint64_t posts() const noexcept {
-    const std::uint64_t all = taken_in();
+    const std::uint64_t all = in.shared.posts() + lane_posts.get();
     const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
     return all > own ? all - own : 0;
   }
 
   // ---- The loop thread ----
 
+  // For choosing a fence: tasks and commands that were run. (The ring's tail would say what was
+  // posted, but its line is the producers'.)
+  std::uint64_t taken_in() const noexcept { return in.shared.ran() + in.lane_posts(); }
+
   // Called where a ring is full, by any thread that posts to it.
   template <class Queue>
   overflow full_policy(Queue& queue, overflow asked) noexcept {
-    if (!runs_here()) return asked;
+    if (!runs_here()) {
+      if (patient_ && wake.running()) look_for_room<Traits>(queue);
+      return asked;
+    }
     queue.publish_head();
     return asked == overflow::block ? overflow::spill : asked;
   }
@@ -6152,6 +6192,12 @@ class core {
   }
 
   void refresh_now() noexcept { now_.set(read_now()); }
+
+  // For stats(). Not in every turn: asking takes the line of the tail from the producers.
+  void note_backlog() noexcept {
+    const std::size_t backlog = in.shared.backlog();
+    if (backlog > ring_high.get()) ring_high.set(backlog);
+  }
 
   void publish_counts() noexcept {
     timer_count.set(timers_.started());
@@ -6283,6 +6329,7 @@ class core {
   atomic<std::size_t> holders_{1};
   tally<Traits, nanos> now_;
   const std::size_t mapped_;
+  bool patient_ = false;  // set once: posters may spin for a moment
 };
 
 }  // namespace detail
@@ -6642,6 +6689,7 @@ class runner {
       const bool sleep = !stop_seen() && !finished(goal) && nothing_happened();
       if (sleep) asked_poller_ = park(core_, events_, deadline);
       call_hook(core_.check);
+      much_came_ = true;
       fire_due_timers();
       drain_ingress();
     }
@@ -6749,14 +6797,14 @@ class runner {
       ingress<Traits>& in;
       ~let_producers_in() { in.publish_heads(); }
     };
-    const std::size_t backlog = core_.in.shared.backlog();
-    if (backlog > core_.ring_high.get()) core_.ring_high.set(backlog);
     const let_producers_in on_exit{core_.in};
+    if (std::exchange(much_came_, false)) core_.note_backlog();
     const bool paced = core_.options.path != fast_path::off && !meter_.on();
     std::size_t left = tasks_per_turn;
     while (left != 0) {
       const std::size_t before = left;
       left = drain_batch(left);
+      if (before - left >= 64) much_came_ = true;
       if (halted() || left == 0 || before == left || !paced) break;
       if (!core_.pace.more(before - left, [this] { return core_.in.can_run(); })) break;
     }
@@ -6870,6 +6918,7 @@ class runner {
   std::size_t steps_ = 0;          // whatever was run, counted as a task or not
   std::size_t steps_at_turn_ = 0;
   bool asked_poller_ = false;      // in this turn
+  bool much_came_ = true;          // or may have
   std::uint32_t claim_yields_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
   meter meter_;

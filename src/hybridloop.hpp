@@ -123,6 +123,7 @@
 #include "ingress/queue.hpp"
 #include "ingress/lane.hpp"
 #include "ingress/ingress.hpp"
+#include "ingress/patience.hpp"
 #include "ingress/stream.hpp"
 
 #include "timer/record.hpp"

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
+#include <cstdint>
 
 #include "base/config.hpp"
 
@@ -12,7 +14,7 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// 10 to 140 cycles, by the CPU: spins are bounded by the clock, never by a count of these.
+// 10 to 140 cycles, by the CPU: spins are bounded by time, never by a count of these.
 #if defined(__x86_64__) || defined(__i386__)
 inline void cpu_pause() noexcept { __builtin_ia32_pause(); }
 #elif defined(__aarch64__) || defined(__arm__)
@@ -22,6 +24,25 @@ inline void cpu_pause() noexcept { _mm_pause(); }
 #else
 inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }  // ours alone
 #endif
+
+// Spins too short for the clock, which costs as much as they last, count pauses, whose length is
+// measured once. The fastest of a few tries: one that was interrupted looks slow.
+inline std::uint32_t measure_pauses() noexcept {
+  using clock = std::chrono::steady_clock;
+  constexpr std::uint32_t pauses = 32;
+  std::int64_t fastest = 1 << 20;
+  for (int tries = 0; tries < 8; ++tries) {
+    const auto begin = clock::now();
+    for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
+    const auto span = std::chrono::nanoseconds(clock::now() - begin).count();
+    if (span > 0 && span < fastest) fastest = span;
+  }
+  return static_cast<std::uint32_t>(1024 * pauses / fastest) + 1;
+}
+inline std::uint32_t pauses_in(std::uint32_t ns) noexcept {
+  static const std::uint32_t per_1024_ns = measure_pauses();
+  return ns * per_1024_ns / 1024 + 1;
+}
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE

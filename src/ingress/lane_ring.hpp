@@ -44,6 +44,7 @@ class lane_ring : public slots<Traits> {
   std::uint64_t tail() const noexcept {
     return tail_.load(std::memory_order_relaxed);  // a hint; who must know has seen the lane not busy
   }
+  bool has_room() const noexcept { return !this->exceeds(tail(), this->head_seen()); }
   bool is_closed() const noexcept {
     return closed_.load(std::memory_order_seq_cst) != 0;  // [busy] D2, [room] R2
   }

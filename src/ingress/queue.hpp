@@ -74,6 +74,9 @@ class queue {
   }
   bool closed() const noexcept { return ring_.is_closed(); }
 
+  bool has_spilled() const noexcept { return !spill_.empty(); }
+  bool has_room() const noexcept { return ring_.has_room(); }
+
   std::uint64_t posts() const noexcept { return ring_.tail() + spill_.spilled(); }
   std::uint64_t spilled() const noexcept { return spill_.spilled(); }
   std::uint64_t ran() const noexcept { return ring_.head() + spill_.spilled(); }  // the loop thread

@@ -39,9 +39,11 @@ class ring : public slots<Traits> {
     for (;;) {
       if ((tail & closed) != 0) return answer::closed;
       // A negative difference is a tail that went stale while we slept: the CAS refuses it.
-      if (this->exceeds(tail, this->head_seen())) {
+      if (this->exceeds(tail, known_head_.load(std::memory_order_acquire))) {  // [head] H3
+        const std::uint64_t head = this->head_seen();
+        known_head_.store(head, std::memory_order_release);  // [head] H3, handed on to other producers
         const std::uint64_t again = tail_.load(std::memory_order_seq_cst);  // [close] C1
-        if (again == tail) return answer::full;
+        if (again == tail && this->exceeds(tail, head)) return answer::full;
         tail = again;
         continue;
       }
@@ -57,14 +59,18 @@ class ring : public slots<Traits> {
   std::uint64_t tail() const noexcept {
     return tail_.load(std::memory_order_seq_cst) & ~closed;  // [close] C4
   }
+  bool has_room() const noexcept { return !this->exceeds(tail(), this->head_seen()); }
   bool is_closed() const noexcept {
     return (tail_.load(std::memory_order_seq_cst) & closed) != 0;  // [close] C1, [room] R2
   }
   void close() noexcept { tail_.fetch_or(closed, std::memory_order_seq_cst); }  // [close] C1
 
  private:
-  // Producers.
+  // Producers: with the tail, the last head that one of them has seen. The loop thread looks at
+  // neither while it works, and they look at its head when this one says "full": in each direction
+  // the line of the slot is all that travels.
   alignas(cache_line) typename Traits::template atomic<std::uint64_t> tail_{0};
+  typename Traits::template atomic<std::uint64_t> known_head_{0};
 };
 
 }  // namespace detail

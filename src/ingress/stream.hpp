@@ -1,7 +1,6 @@
 // ingress/stream.hpp - keeps a fast consumer from chasing its producer through the ring
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 
@@ -16,8 +15,7 @@ namespace detail {
 // a requester that waits for its answer could have sent it, lets some gather before it looks again:
 // longer while batches are large, shorter while they are small, not at all when the stream ends.
 //
-// The loop thread only. Rests are counted in pauses, whose length is measured once: reading the
-// clock would cost as much as a look.
+// The loop thread only.
 class stream_pace {
  public:
   // After a batch of `ran` tasks that ended at an empty ring; look() says whether there is more.
@@ -58,25 +56,6 @@ class stream_pace {
 
   static void pause_for(std::uint32_t ns) noexcept {
     for (std::uint32_t left = pauses_in(ns); left != 0; --left) cpu_pause();
-  }
-
-  static std::uint32_t pauses_in(std::uint32_t ns) noexcept {
-    static const std::uint32_t per_1024_ns = measure();
-    return ns * per_1024_ns / 1024 + 1;
-  }
-
-  // The fastest of a few tries: one that was interrupted looks slow.
-  static std::uint32_t measure() noexcept {
-    using clock = std::chrono::steady_clock;
-    constexpr std::uint32_t pauses = 32;
-    std::int64_t fastest = 1 << 20;
-    for (int tries = 0; tries < 8; ++tries) {
-      const auto begin = clock::now();
-      for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
-      const auto span = std::chrono::nanoseconds(clock::now() - begin).count();
-      if (span > 0 && span < fastest) fastest = span;
-    }
-    return static_cast<std::uint32_t>(1024 * pauses / fastest) + 1;
   }
 
   std::uint32_t streak_ = 0;

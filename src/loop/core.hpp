@@ -13,6 +13,7 @@
 #include "base/clock.hpp"
 #include "base/error.hpp"
 #include "ingress/ingress.hpp"
+#include "ingress/patience.hpp"
 #include "ingress/stream.hpp"
 #include "loop/companion.hpp"
 #include "loop/doorbell.hpp"
@@ -68,7 +69,9 @@ class core {
     // posts: registering costs microseconds while there is one thread and milliseconds later, and the
     // quota of CPUs is read from a file.
     if constexpr (Traits::fence != fence_policy::symmetric) Traits::barrier::available();
-    if (options.path != fast_path::off && options.spin.count() != 0) Traits::kernel::usable_cpus();
+    if (options.path != fast_path::off && options.spin.count() != 0) {
+      made->patient_ = Traits::kernel::usable_cpus() > 1;
+    }
     const int refused = options.path == fast_path::off ? made->open_poller() : 0;
     if (refused == 0) return made;
     code = system_error_code(refused);
@@ -146,24 +149,29 @@ class core {
     door.tell(status::close);  // [close] C2, with the CAS in there
   }
 
-  // For choosing a fence: with commands, and of the lanes what they had run by the end of a turn.
-  std::uint64_t taken_in() const noexcept { return in.shared.posts() + lane_posts.get(); }
 
   nanos cached_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
   std::uint64_t posts() const noexcept {
-    const std::uint64_t all = taken_in();
+    const std::uint64_t all = in.shared.posts() + lane_posts.get();
     const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
     return all > own ? all - own : 0;
   }
 
   // ---- The loop thread ----
 
+  // For choosing a fence: tasks and commands that were run. (The ring's tail would say what was
+  // posted, but its line is the producers'.)
+  std::uint64_t taken_in() const noexcept { return in.shared.ran() + in.lane_posts(); }
+
   // Called where a ring is full, by any thread that posts to it.
   template <class Queue>
   overflow full_policy(Queue& queue, overflow asked) noexcept {
-    if (!runs_here()) return asked;
+    if (!runs_here()) {
+      if (patient_ && wake.running()) look_for_room<Traits>(queue);
+      return asked;
+    }
     queue.publish_head();
     return asked == overflow::block ? overflow::spill : asked;
   }
@@ -206,6 +214,12 @@ class core {
   }
 
   void refresh_now() noexcept { now_.set(read_now()); }
+
+  // For stats(). Not in every turn: asking takes the line of the tail from the producers.
+  void note_backlog() noexcept {
+    const std::size_t backlog = in.shared.backlog();
+    if (backlog > ring_high.get()) ring_high.set(backlog);
+  }
 
   void publish_counts() noexcept {
     timer_count.set(timers_.started());
@@ -337,6 +351,7 @@ class core {
   atomic<std::size_t> holders_{1};
   tally<Traits, nanos> now_;
   const std::size_t mapped_;
+  bool patient_ = false;  // set once: posters may spin for a moment
 };
 
 }  // namespace detail

@@ -111,6 +111,7 @@ class runner {
       const bool sleep = !stop_seen() && !finished(goal) && nothing_happened();
       if (sleep) asked_poller_ = park(core_, events_, deadline);
       call_hook(core_.check);
+      much_came_ = true;
       fire_due_timers();
       drain_ingress();
     }
@@ -218,14 +219,14 @@ class runner {
       ingress<Traits>& in;
       ~let_producers_in() { in.publish_heads(); }
     };
-    const std::size_t backlog = core_.in.shared.backlog();
-    if (backlog > core_.ring_high.get()) core_.ring_high.set(backlog);
     const let_producers_in on_exit{core_.in};
+    if (std::exchange(much_came_, false)) core_.note_backlog();
     const bool paced = core_.options.path != fast_path::off && !meter_.on();
     std::size_t left = tasks_per_turn;
     while (left != 0) {
       const std::size_t before = left;
       left = drain_batch(left);
+      if (before - left >= 64) much_came_ = true;
       if (halted() || left == 0 || before == left || !paced) break;
       if (!core_.pace.more(before - left, [this] { return core_.in.can_run(); })) break;
     }
@@ -339,6 +340,7 @@ class runner {
   std::size_t steps_ = 0;          // whatever was run, counted as a task or not
   std::size_t steps_at_turn_ = 0;
   bool asked_poller_ = false;      // in this turn
+  bool much_came_ = true;          // or may have
   std::uint32_t claim_yields_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
   meter meter_;
