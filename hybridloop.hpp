@@ -81,9 +81,9 @@
 //   ingress/ slots ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag wheel timers
 //   watch/   record registry watches
-//   loop/    options traits frames blocked hook meter doorbell wakeup lookout companion core
-//            ownership fork event_batch park runner invoke handle producer loop loop_work commands
-//            loop_events loop_embed
+//   loop/    options traits frames blocked hook meter doorbell wakeup entrance lookout companion
+//            core ownership fork event_batch park runner invoke handle producer loop loop_work
+//            commands loop_events loop_embed
 //   base/    undef
 
 #pragma once
@@ -5546,6 +5546,11 @@ struct alignas(cache_line) doorbell {
     }
   }
 
+  // Whether somebody runs the loop and is up.
+  bool loop_is_awake() const noexcept {
+    return status::mode_of(word.load(std::memory_order_relaxed)) == status::awake;  // a hint; a poster's patience
+  }
+
   // Any thread, any signal handler: sets bits and ends a sleep.
   void tell(std::uint32_t bits) noexcept {
     std::uint32_t seen = word.load(std::memory_order_relaxed);  // a hint; the CAS decides
@@ -5855,6 +5860,135 @@ class wakeup {
 HYBRIDLOOP_CLOSE
 // <<< loop/wakeup.hpp
 
+// >>> loop/entrance.hpp - what posters touch of a loop: its queues, its doorbell, and the rules for a full ring
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Traits>
+class entrance {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using doorbell_type = doorbell<Traits>;
+
+  entrance(doorbell_type& d, const loop_options& o, void* ring, void* blocks, bool patient) noexcept
+      : door(d), options(o), in(ring, o.ring_capacity, blocks, o.arena_capacity), patient_(patient) {}
+  entrance(const entrance&) = delete;
+  entrance& operator=(const entrance&) = delete;
+
+  // Any thread, and a lane's producer for its lane.
+
+  bool runs_here() const noexcept { return loop_frame::runs(&door); }
+
+  // Posts follow the options; what the loop sends to itself is never refused for room.
+  template <class Build, class F>
+  post_result post(F&& f, overflow when_full) {
+    return post_to<Build>(in.shared, std::forward<F>(f), when_full);
+  }
+  template <class Build, class Queue, class F>
+  post_result post_to(Queue& queue, F&& f, overflow when_full) {
+    doorbell_type* const bell = &door;
+    const bool strong = bell->strong();
+    return queue.template offer<Build>(
+        std::forward<F>(f), [this, &queue, when_full] { return full_policy(queue, when_full); }, strong,
+        [bell, strong] { bell->look(strong); });
+  }
+
+  template <class Build, class Queue, class F>
+  post_result try_post_to(Queue& queue, F&& f) {
+    doorbell_type* const bell = &door;
+    const bool strong = bell->strong();
+    const auto look = [bell, strong] { bell->look(strong); };
+    const post_result first = queue.template offer_ring<Build>(std::forward<F>(f), strong, look);
+    if (first != post_result::full || !runs_here()) return first;
+    queue.publish_head();
+    return queue.template offer_ring<Build>(std::forward<F>(f), strong, look);
+  }
+
+  // Without a look: the caller owes one. A full ring is looked after here, because nobody makes room
+  // while the loop sleeps.
+  template <class Build, class F>
+  post_result post_quietly(F&& f) {
+    const auto when_full = [this] {
+      door.look(true);
+      return full_policy(in.shared, options.when_full);
+    };
+    return in.shared.template offer<Build>(std::forward<F>(f), when_full, true, [] {});
+  }
+
+  template <class Build, class F>
+  bool send(F&& f) {
+    struct unless_accepted {
+      atomic<std::uint64_t>* commands;
+      ~unless_accepted() {
+        if (commands != nullptr) commands->fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
+      }
+    };
+    commands_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    unless_accepted refused{&commands_};
+    const bool sent = post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted;
+    if (sent) refused.commands = nullptr;
+    return sent;
+  }
+
+  void close() noexcept {
+    in.close();
+    Traits::schedule_point("closing");
+    door.tell(status::close);  // [close] C2, with the CAS in there
+  }
+
+  // Posts, not commands.
+  std::uint64_t posts() const noexcept {
+    const std::uint64_t all = in.shared.posts() + lane_posts.get();
+    const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
+    return all > own ? all - own : 0;
+  }
+
+  // The loop thread.
+
+  // For choosing a fence: tasks and commands that were run. (The ring's tail would say what was
+  // posted, but its line is the producers'.)
+  std::uint64_t taken_in() const noexcept { return in.shared.ran() + in.lane_posts(); }
+
+  // For stats(). Not in every turn, for the same reason.
+  void note_backlog() noexcept {
+    const std::size_t backlog = in.shared.backlog();
+    if (backlog > ring_high.get()) ring_high.set(backlog);
+  }
+  void publish_lane_counts() noexcept {
+    lane_posts.set(in.lane_posts());
+    lane_spilled.set(in.lane_spilled());
+  }
+
+  doorbell_type& door;
+  const loop_options options;
+  ingress<Traits> in;
+
+  // Written by the loop thread, read by stats().
+  tally<Traits, std::size_t> ring_high;
+  tally<Traits> lane_posts, lane_spilled;
+
+ private:
+  // Where a ring is full. On the loop thread nobody else would make room.
+  template <class Queue>
+  overflow full_policy(Queue& queue, overflow asked) noexcept {
+    if (!runs_here()) {
+      if (patient_ && door.loop_is_awake()) look_for_room<Traits>(queue);
+      return asked;
+    }
+    queue.publish_head();
+    return asked == overflow::block ? overflow::spill : asked;
+  }
+
+  atomic<std::uint64_t> commands_{0};
+  const bool patient_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/entrance.hpp
+
 // >>> loop/lookout.hpp - a bounded look at empty queues before the loop parks
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -6014,12 +6148,16 @@ namespace detail {
 // Edge [core]: who frees it sees everything the others did. Q1 a holder lets go (release), Q2 the
 // last one finds zero (acquire).
 template <class Traits>
-class core {
+class core : public entrance<Traits> {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
  public:
-  using doorbell_type = doorbell<Traits>;
+  using typename entrance<Traits>::doorbell_type;
+  using entrance<Traits>::door;
+  using entrance<Traits>::options;
+  using entrance<Traits>::in;
+  using entrance<Traits>::runs_here;
   using poller_type = typename Traits::poller;
   using kernel = typename Traits::kernel;
   using clock = typename Traits::clock;
@@ -6044,12 +6182,8 @@ class core {
     }
     core* made = ::new (memory) core(options, sizes, *door);
     // What is asked once in a process is better asked here than in the middle of the first stream of
-    // posts: registering costs microseconds while there is one thread and milliseconds later, and the
-    // quota of CPUs is read from a file.
+    // posts: registering costs microseconds while there is one thread and milliseconds later.
     if constexpr (Traits::fence != fence_policy::symmetric) Traits::barrier::available();
-    if (options.path != fast_path::off && options.spin.count() != 0) {
-      made->patient_ = Traits::kernel::usable_cpus() > 1;
-    }
     const int refused = options.path == fast_path::off ? made->open_poller() : 0;
     if (refused == 0) return made;
     code = system_error_code(refused);
@@ -6072,87 +6206,10 @@ class core {
 
   // ---- Any thread ----
 
-  bool runs_here() const noexcept { return loop_frame::runs(this); }
-
-  // Posts follow the options; what the loop sends to itself is never refused for room.
-  template <class Build, class F>
-  post_result post(F&& f, overflow when_full) {
-    doorbell_type* bell = &door;
-    const bool strong = bell->strong();
-    return in.shared.template offer<Build>(
-        std::forward<F>(f), [this, when_full] { return full_policy(in.shared, when_full); }, strong,
-        [bell, strong] { bell->look(strong); });
-  }
-
-  template <class Build, class F>
-  post_result try_post(F&& f) {
-    doorbell_type* bell = &door;
-    const bool strong = bell->strong();
-    const auto look = [bell, strong] { bell->look(strong); };
-    const post_result first = in.shared.template offer_ring<Build>(std::forward<F>(f), strong, look);
-    if (first != post_result::full || !runs_here()) return first;
-    in.shared.publish_head();
-    return in.shared.template offer_ring<Build>(std::forward<F>(f), strong, look);
-  }
-
-  // Without a look: the caller owes one. A full ring is looked after here, because nobody makes room
-  // while the loop sleeps.
-  template <class Build, class F>
-  post_result post_quietly(F&& f) {
-    const auto when_full = [this] {
-      door.look(true);
-      return full_policy(in.shared, options.when_full);
-    };
-    return in.shared.template offer<Build>(std::forward<F>(f), when_full, true, [] {});
-  }
-
-  template <class Build, class F>
-  bool send(F&& f) {
-    struct unless_accepted {
-      atomic<std::uint64_t>* commands;
-      ~unless_accepted() {
-        if (commands != nullptr) commands->fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
-      }
-    };
-    commands_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    unless_accepted refused{&commands_};
-    const bool sent = post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted;
-    if (sent) refused.commands = nullptr;
-    return sent;
-  }
-
-  void close() noexcept {
-    in.close();
-    Traits::schedule_point("closing");
-    door.tell(status::close);  // [close] C2, with the CAS in there
-  }
-
-
   nanos cached_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
-  std::uint64_t posts() const noexcept {
-    const std::uint64_t all = in.shared.posts() + lane_posts.get();
-    const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
-    return all > own ? all - own : 0;
-  }
-
   // ---- The loop thread ----
-
-  // For choosing a fence: tasks and commands that were run. (The ring's tail would say what was
-  // posted, but its line is the producers'.)
-  std::uint64_t taken_in() const noexcept { return in.shared.ran() + in.lane_posts(); }
-
-  // Called where a ring is full, by any thread that posts to it.
-  template <class Queue>
-  overflow full_policy(Queue& queue, overflow asked) noexcept {
-    if (!runs_here()) {
-      if (patient_ && wake.running()) look_for_room<Traits>(queue);
-      return asked;
-    }
-    queue.publish_head();
-    return asked == overflow::block ? overflow::spill : asked;
-  }
 
   int open_poller() noexcept {
     const int refused = poller.open();
@@ -6193,18 +6250,11 @@ class core {
 
   void refresh_now() noexcept { now_.set(read_now()); }
 
-  // For stats(). Not in every turn: asking takes the line of the tail from the producers.
-  void note_backlog() noexcept {
-    const std::size_t backlog = in.shared.backlog();
-    if (backlog > ring_high.get()) ring_high.set(backlog);
-  }
-
   void publish_counts() noexcept {
     timer_count.set(timers_.started());
     watch_count.set(watches_.count());
     stale_events.set(watches_.stale());
-    lane_posts.set(in.lane_posts());
-    lane_spilled.set(in.lane_spilled());
+    this->publish_lane_counts();
   }
 
   // Not behind a slot that is claimed and not yet published: its poster will ring.
@@ -6231,7 +6281,7 @@ class core {
 
   // The destructor of the loop: nothing runs, everything is destroyed.
   void tear_down() noexcept {
-    close();
+    this->close();
     while (!in.room().empty()) Traits::kernel::yield();
     companion_.stop(poller);
     std::uint32_t was = 0;
@@ -6271,22 +6321,22 @@ class core {
   };
 
   core(const loop_options& o, const layout& sizes, doorbell_type& d) noexcept
-      : door(d),
+      : entrance<Traits>(d, o, reinterpret_cast<unsigned char*>(this) + sizes.ring,
+                         reinterpret_cast<unsigned char*>(this) + sizes.arena, spins(o)),
         wake(d),
-        options(o),
-        in(reinterpret_cast<unsigned char*>(this) + sizes.ring, o.ring_capacity,
-           reinterpret_cast<unsigned char*>(this) + sizes.arena, o.arena_capacity),
         watches_(watch_table_),
         mapped_(sizes.total) {
     refresh_now();
   }
   ~core() = default;
 
+  // Asked here too because the quota of CPUs is read from a file, once.
+  static bool spins(const loop_options& o) noexcept {
+    return o.path != fast_path::off && o.spin.count() != 0 && kernel::usable_cpus() > 1;
+  }
+
  public:
-  doorbell_type& door;
   wakeup<Traits> wake;
-  const loop_options options;
-  ingress<Traits> in;
   task_fifo deferred;
   task_fifo microtasks;
   timers<Traits> timers_;
@@ -6303,8 +6353,8 @@ class core {
 
   // Written by the loop thread, read by stats().
   tally<Traits> turns, tasks, rescued, parks_channel, parks_poller, spun_ns, parked_ns, micro_left;
-  tally<Traits, std::size_t> ring_high, timer_count, watch_count;
-  tally<Traits> stale_events, lane_posts, lane_spilled;
+  tally<Traits, std::size_t> timer_count, watch_count;
+  tally<Traits> stale_events;
 
   // The loop thread.
   std::uint32_t born = Traits::kernel::forks();  // in which process
@@ -6325,11 +6375,9 @@ class core {
   void (*deliver)(core&, const poll_event&) = nullptr;
 
  private:
-  atomic<std::uint64_t> commands_{0};
   atomic<std::size_t> holders_{1};
   tally<Traits, nanos> now_;
   const std::size_t mapped_;
-  bool patient_ = false;  // set once: posters may spin for a moment
 };
 
 }  // namespace detail
@@ -6610,7 +6658,7 @@ class runner {
 
  public:
   explicit runner(core_type& c)
-      : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
+      : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
         ran_before_(std::exchange(c.ran, 0)),
         deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {
     ++c.runs;
@@ -7098,7 +7146,8 @@ class basic_handle {
   }
   template <class F, class Build = detail::build_tag>
   post_result try_post(F&& f) const {
-    return core_ ? core_->template try_post<Build>(std::forward<F>(f)) : post_result::closed;
+    if (!core_) return post_result::closed;
+    return core_->template try_post_to<Build>(core_->in.shared, std::forward<F>(f));
   }
   void stop() const noexcept {
     if (core_) core_->door.tell(detail::status::stop);
@@ -7181,26 +7230,16 @@ class basic_producer {
   template <class F, class Build = detail::build_tag>
   post_result post(F&& f) {
     if (lane_ == nullptr) return post_result::closed;
-    auto* const door = &core_->door;
-    const bool strong = door->strong();
-    const busy until_posted(*lane_, strong);
-    return lane_->tasks.template offer<Build>(
-        std::forward<F>(f), [this] { return core_->full_policy(lane_->tasks, core_->options.when_full); },
-        strong, [door, strong] { door->look(strong); });
+    const busy until_posted(*lane_, core_->door.strong());
+    return core_->template post_to<Build>(lane_->tasks, std::forward<F>(f), core_->options.when_full);
   }
 
   // Never blocks and never spills: `full` as soon as the lane is.
   template <class F, class Build = detail::build_tag>
   post_result try_post(F&& f) {
     if (lane_ == nullptr) return post_result::closed;
-    auto* const door = &core_->door;
-    const bool strong = door->strong();
-    const auto look = [door, strong] { door->look(strong); };
-    const busy until_posted(*lane_, strong);
-    const post_result first = lane_->tasks.template offer_ring<Build>(std::forward<F>(f), strong, look);
-    if (first != post_result::full || !core_->runs_here()) return first;
-    lane_->tasks.publish_head();
-    return lane_->tasks.template offer_ring<Build>(std::forward<F>(f), strong, look);
+    const busy until_posted(*lane_, core_->door.strong());
+    return core_->template try_post_to<Build>(lane_->tasks, std::forward<F>(f));
   }
 
   bool closed() const noexcept { return lane_ == nullptr || core_->in.closed(); }
@@ -7525,7 +7564,7 @@ post_result basic_loop<Traits>::post(F&& f) {
 template <class Traits>
 template <class F, class Build>
 post_result basic_loop<Traits>::try_post(F&& f) {
-  return core_->template try_post<Build>(std::forward<F>(f));
+  return core_->template try_post_to<Build>(core_->in.shared, std::forward<F>(f));
 }
 
 template <class Traits>
@@ -7578,7 +7617,7 @@ std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
   using asking = typename awaited::template asking<std::remove_reference_t<F>>;
   if (core_->in.closed()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
   awaited answer;
-  const detail::blocked_call<Traits> blocked(core_, answer.state());
+  const detail::blocked_call<Traits> blocked(&core_->door, answer.state());
   HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   const post_result posted =
       core_->template post<Build>(asking(answer, f), core_->options.when_full);

@@ -144,6 +144,7 @@
 #include "loop/meter.hpp"
 #include "loop/doorbell.hpp"
 #include "loop/wakeup.hpp"
+#include "loop/entrance.hpp"
 #include "loop/lookout.hpp"
 #include "loop/companion.hpp"
 #include "loop/core.hpp"

@@ -12,12 +12,9 @@
 #include "base/bits.hpp"
 #include "base/clock.hpp"
 #include "base/error.hpp"
-#include "ingress/ingress.hpp"
-#include "ingress/patience.hpp"
 #include "ingress/stream.hpp"
 #include "loop/companion.hpp"
-#include "loop/doorbell.hpp"
-#include "loop/frames.hpp"
+#include "loop/entrance.hpp"
 #include "loop/hook.hpp"
 #include "loop/lookout.hpp"
 #include "loop/meter.hpp"
@@ -36,12 +33,16 @@ namespace detail {
 // Edge [core]: who frees it sees everything the others did. Q1 a holder lets go (release), Q2 the
 // last one finds zero (acquire).
 template <class Traits>
-class core {
+class core : public entrance<Traits> {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
  public:
-  using doorbell_type = doorbell<Traits>;
+  using typename entrance<Traits>::doorbell_type;
+  using entrance<Traits>::door;
+  using entrance<Traits>::options;
+  using entrance<Traits>::in;
+  using entrance<Traits>::runs_here;
   using poller_type = typename Traits::poller;
   using kernel = typename Traits::kernel;
   using clock = typename Traits::clock;
@@ -66,12 +67,8 @@ class core {
     }
     core* made = ::new (memory) core(options, sizes, *door);
     // What is asked once in a process is better asked here than in the middle of the first stream of
-    // posts: registering costs microseconds while there is one thread and milliseconds later, and the
-    // quota of CPUs is read from a file.
+    // posts: registering costs microseconds while there is one thread and milliseconds later.
     if constexpr (Traits::fence != fence_policy::symmetric) Traits::barrier::available();
-    if (options.path != fast_path::off && options.spin.count() != 0) {
-      made->patient_ = Traits::kernel::usable_cpus() > 1;
-    }
     const int refused = options.path == fast_path::off ? made->open_poller() : 0;
     if (refused == 0) return made;
     code = system_error_code(refused);
@@ -94,87 +91,10 @@ class core {
 
   // ---- Any thread ----
 
-  bool runs_here() const noexcept { return loop_frame::runs(this); }
-
-  // Posts follow the options; what the loop sends to itself is never refused for room.
-  template <class Build, class F>
-  post_result post(F&& f, overflow when_full) {
-    doorbell_type* bell = &door;
-    const bool strong = bell->strong();
-    return in.shared.template offer<Build>(
-        std::forward<F>(f), [this, when_full] { return full_policy(in.shared, when_full); }, strong,
-        [bell, strong] { bell->look(strong); });
-  }
-
-  template <class Build, class F>
-  post_result try_post(F&& f) {
-    doorbell_type* bell = &door;
-    const bool strong = bell->strong();
-    const auto look = [bell, strong] { bell->look(strong); };
-    const post_result first = in.shared.template offer_ring<Build>(std::forward<F>(f), strong, look);
-    if (first != post_result::full || !runs_here()) return first;
-    in.shared.publish_head();
-    return in.shared.template offer_ring<Build>(std::forward<F>(f), strong, look);
-  }
-
-  // Without a look: the caller owes one. A full ring is looked after here, because nobody makes room
-  // while the loop sleeps.
-  template <class Build, class F>
-  post_result post_quietly(F&& f) {
-    const auto when_full = [this] {
-      door.look(true);
-      return full_policy(in.shared, options.when_full);
-    };
-    return in.shared.template offer<Build>(std::forward<F>(f), when_full, true, [] {});
-  }
-
-  template <class Build, class F>
-  bool send(F&& f) {
-    struct unless_accepted {
-      atomic<std::uint64_t>* commands;
-      ~unless_accepted() {
-        if (commands != nullptr) commands->fetch_sub(1, std::memory_order_relaxed);  // a hint; statistics
-      }
-    };
-    commands_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    unless_accepted refused{&commands_};
-    const bool sent = post<Build>(std::forward<F>(f), overflow::spill) == post_result::accepted;
-    if (sent) refused.commands = nullptr;
-    return sent;
-  }
-
-  void close() noexcept {
-    in.close();
-    Traits::schedule_point("closing");
-    door.tell(status::close);  // [close] C2, with the CAS in there
-  }
-
-
   nanos cached_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
-  std::uint64_t posts() const noexcept {
-    const std::uint64_t all = in.shared.posts() + lane_posts.get();
-    const std::uint64_t own = commands_.load(std::memory_order_relaxed);  // a hint; statistics
-    return all > own ? all - own : 0;
-  }
-
   // ---- The loop thread ----
-
-  // For choosing a fence: tasks and commands that were run. (The ring's tail would say what was
-  // posted, but its line is the producers'.)
-  std::uint64_t taken_in() const noexcept { return in.shared.ran() + in.lane_posts(); }
-
-  // Called where a ring is full, by any thread that posts to it.
-  template <class Queue>
-  overflow full_policy(Queue& queue, overflow asked) noexcept {
-    if (!runs_here()) {
-      if (patient_ && wake.running()) look_for_room<Traits>(queue);
-      return asked;
-    }
-    queue.publish_head();
-    return asked == overflow::block ? overflow::spill : asked;
-  }
 
   int open_poller() noexcept {
     const int refused = poller.open();
@@ -215,18 +135,11 @@ class core {
 
   void refresh_now() noexcept { now_.set(read_now()); }
 
-  // For stats(). Not in every turn: asking takes the line of the tail from the producers.
-  void note_backlog() noexcept {
-    const std::size_t backlog = in.shared.backlog();
-    if (backlog > ring_high.get()) ring_high.set(backlog);
-  }
-
   void publish_counts() noexcept {
     timer_count.set(timers_.started());
     watch_count.set(watches_.count());
     stale_events.set(watches_.stale());
-    lane_posts.set(in.lane_posts());
-    lane_spilled.set(in.lane_spilled());
+    this->publish_lane_counts();
   }
 
   // Not behind a slot that is claimed and not yet published: its poster will ring.
@@ -253,7 +166,7 @@ class core {
 
   // The destructor of the loop: nothing runs, everything is destroyed.
   void tear_down() noexcept {
-    close();
+    this->close();
     while (!in.room().empty()) Traits::kernel::yield();
     companion_.stop(poller);
     std::uint32_t was = 0;
@@ -293,22 +206,22 @@ class core {
   };
 
   core(const loop_options& o, const layout& sizes, doorbell_type& d) noexcept
-      : door(d),
+      : entrance<Traits>(d, o, reinterpret_cast<unsigned char*>(this) + sizes.ring,
+                         reinterpret_cast<unsigned char*>(this) + sizes.arena, spins(o)),
         wake(d),
-        options(o),
-        in(reinterpret_cast<unsigned char*>(this) + sizes.ring, o.ring_capacity,
-           reinterpret_cast<unsigned char*>(this) + sizes.arena, o.arena_capacity),
         watches_(watch_table_),
         mapped_(sizes.total) {
     refresh_now();
   }
   ~core() = default;
 
+  // Asked here too because the quota of CPUs is read from a file, once.
+  static bool spins(const loop_options& o) noexcept {
+    return o.path != fast_path::off && o.spin.count() != 0 && kernel::usable_cpus() > 1;
+  }
+
  public:
-  doorbell_type& door;
   wakeup<Traits> wake;
-  const loop_options options;
-  ingress<Traits> in;
   task_fifo deferred;
   task_fifo microtasks;
   timers<Traits> timers_;
@@ -325,8 +238,8 @@ class core {
 
   // Written by the loop thread, read by stats().
   tally<Traits> turns, tasks, rescued, parks_channel, parks_poller, spun_ns, parked_ns, micro_left;
-  tally<Traits, std::size_t> ring_high, timer_count, watch_count;
-  tally<Traits> stale_events, lane_posts, lane_spilled;
+  tally<Traits, std::size_t> timer_count, watch_count;
+  tally<Traits> stale_events;
 
   // The loop thread.
   std::uint32_t born = Traits::kernel::forks();  // in which process
@@ -347,11 +260,9 @@ class core {
   void (*deliver)(core&, const poll_event&) = nullptr;
 
  private:
-  atomic<std::uint64_t> commands_{0};
   atomic<std::size_t> holders_{1};
   tally<Traits, nanos> now_;
   const std::size_t mapped_;
-  bool patient_ = false;  // set once: posters may spin for a moment
 };
 
 }  // namespace detail

@@ -115,6 +115,11 @@ struct alignas(cache_line) doorbell {
     }
   }
 
+  // Whether somebody runs the loop and is up.
+  bool loop_is_awake() const noexcept {
+    return status::mode_of(word.load(std::memory_order_relaxed)) == status::awake;  // a hint; a poster's patience
+  }
+
   // Any thread, any signal handler: sets bits and ends a sleep.
   void tell(std::uint32_t bits) noexcept {
     std::uint32_t seen = word.load(std::memory_order_relaxed);  // a hint; the CAS decides

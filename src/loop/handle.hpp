@@ -49,7 +49,8 @@ class basic_handle {
   }
   template <class F, class Build = detail::build_tag>
   post_result try_post(F&& f) const {
-    return core_ ? core_->template try_post<Build>(std::forward<F>(f)) : post_result::closed;
+    if (!core_) return post_result::closed;
+    return core_->template try_post_to<Build>(core_->in.shared, std::forward<F>(f));
   }
   void stop() const noexcept {
     if (core_) core_->door.tell(detail::status::stop);

@@ -43,7 +43,7 @@ post_result basic_loop<Traits>::post(F&& f) {
 template <class Traits>
 template <class F, class Build>
 post_result basic_loop<Traits>::try_post(F&& f) {
-  return core_->template try_post<Build>(std::forward<F>(f));
+  return core_->template try_post_to<Build>(core_->in.shared, std::forward<F>(f));
 }
 
 template <class Traits>
@@ -96,7 +96,7 @@ std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
   using asking = typename awaited::template asking<std::remove_reference_t<F>>;
   if (core_->in.closed()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
   awaited answer;
-  const detail::blocked_call<Traits> blocked(core_, answer.state());
+  const detail::blocked_call<Traits> blocked(&core_->door, answer.state());
   HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   const post_result posted =
       core_->template post<Build>(asking(answer, f), core_->options.when_full);

@@ -40,26 +40,16 @@ class basic_producer {
   template <class F, class Build = detail::build_tag>
   post_result post(F&& f) {
     if (lane_ == nullptr) return post_result::closed;
-    auto* const door = &core_->door;
-    const bool strong = door->strong();
-    const busy until_posted(*lane_, strong);
-    return lane_->tasks.template offer<Build>(
-        std::forward<F>(f), [this] { return core_->full_policy(lane_->tasks, core_->options.when_full); },
-        strong, [door, strong] { door->look(strong); });
+    const busy until_posted(*lane_, core_->door.strong());
+    return core_->template post_to<Build>(lane_->tasks, std::forward<F>(f), core_->options.when_full);
   }
 
   // Never blocks and never spills: `full` as soon as the lane is.
   template <class F, class Build = detail::build_tag>
   post_result try_post(F&& f) {
     if (lane_ == nullptr) return post_result::closed;
-    auto* const door = &core_->door;
-    const bool strong = door->strong();
-    const auto look = [door, strong] { door->look(strong); };
-    const busy until_posted(*lane_, strong);
-    const post_result first = lane_->tasks.template offer_ring<Build>(std::forward<F>(f), strong, look);
-    if (first != post_result::full || !core_->runs_here()) return first;
-    lane_->tasks.publish_head();
-    return lane_->tasks.template offer_ring<Build>(std::forward<F>(f), strong, look);
+    const busy until_posted(*lane_, core_->door.strong());
+    return core_->template try_post_to<Build>(lane_->tasks, std::forward<F>(f));
   }
 
   bool closed() const noexcept { return lane_ == nullptr || core_->in.closed(); }

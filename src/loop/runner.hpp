@@ -32,7 +32,7 @@ class runner {
 
  public:
   explicit runner(core_type& c)
-      : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c),
+      : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
         ran_before_(std::exchange(c.ran, 0)),
         deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {
     ++c.runs;
