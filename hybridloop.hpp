@@ -3086,6 +3086,7 @@ class queue {
     n.~node();
     if (arena_.owns(&n)) {
       returning_.add(arena_, &n);
+      if (unpublished_ == 0) unpublished_ = 1;  // a nested run has published meanwhile
     } else {
       arena_.give(&n, sizeof(node), alignof(node));
     }
@@ -3237,9 +3238,10 @@ class lane {
 
   queue_type tasks;
   lane* next = nullptr;
+  std::size_t visits = 0;  // by runs nested in each other
 
  private:
-  static constexpr std::size_t header = 1024;
+  static constexpr std::size_t header = 16 * cache_line;
 
   lane(std::size_t bytes, std::size_t capacity, arena<Traits>& blocks, waiting_room<Traits>& room,
        const atomic<std::uint32_t>& closed) noexcept
@@ -3320,12 +3322,13 @@ class ingress {
       fresh = after;
     }
   }
-  // Lets go of lanes whose producers are gone, when they are empty. While no queue is being visited.
+  // Lets go of lanes whose producers are gone, when they are empty; not of one that is being visited,
+  // by an outer run.
   void reap() noexcept {
     if (parted_.load(std::memory_order_acquire) == reaped_) return;  // [part] V2
     for (lane_type** at = &lanes_; *at != nullptr;) {
       lane_type* const one = *at;
-      if (!one->parted() || !one->empty()) {
+      if (one->visits != 0 || !one->parted() || !one->empty()) {
         at = &one->next;
         continue;
       }
@@ -3346,7 +3349,9 @@ class ingress {
       lane_type* const now = next_;
       next_ = now == nullptr ? lanes_ : now->next;
       const std::size_t share = left < lane_share ? left : lane_share;
-      left -= now == nullptr ? drain(shared, share) : drain(now->tasks, share);
+      const std::size_t ran = now == nullptr ? drain(shared, share) : visit_lane(*now, share, drain);
+      left -= ran;
+      if (ran == share) visits = count_ + 2;  // it has more: the round ends when no queue has
     }
     return left;
   }
@@ -3365,6 +3370,10 @@ class ingress {
   // Claimed, whether published or not, counts as work.
   bool empty() noexcept {
     return shared.empty() && !lanes_wait() && no_lane([](lane_type& l) { return !l.empty(); });
+  }
+  // The same for who does not end the lanes: a post that has claimed nothing yet will wake the loop.
+  bool idle() noexcept {
+    return shared.empty() && !lanes_wait() && no_lane([](lane_type& l) { return !l.tasks.empty(); });
   }
   // How many are accepted and have not run.
   std::size_t pending() noexcept {
@@ -3411,6 +3420,17 @@ class ingress {
  private:
   static constexpr std::size_t lane_share = 256;
 
+  template <class Drain>
+  static std::size_t visit_lane(lane_type& l, std::size_t share, const Drain& drain) {
+    struct until_left {
+      std::size_t& visits;
+      ~until_left() { --visits; }
+    };
+    ++l.visits;
+    const until_left here{l.visits};
+    return drain(l.tasks, share);
+  }
+
   bool lanes_wait() const noexcept {
     return joining_.load(std::memory_order_seq_cst) != nullptr;  // [join] J2, [sleep] L2
   }
@@ -3438,7 +3458,7 @@ class ingress {
   atomic<std::uint32_t> parted_{0};
   atomic<lane_type*> joining_{nullptr};
 
-  waiting_room<Traits> room_;
+  alignas(cache_line) waiting_room<Traits> room_;
   arena<Traits> arena_;
 
   // The loop thread.
@@ -5974,7 +5994,7 @@ class entrance {
   template <class Queue>
   overflow full_policy(Queue& queue, overflow asked) noexcept {
     if (!runs_here()) {
-      if (patient_ && door.loop_is_awake()) look_for_room<Traits>(queue);
+      if (patient_ && asked != overflow::fail && door.loop_is_awake()) look_for_room<Traits>(queue);
       return asked;
     }
     queue.publish_head();
@@ -6271,7 +6291,8 @@ class core : public entrance<Traits> {
   // posted before the last of them went is then seen.
   bool nothing_left() noexcept {
     return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
-           nothing_queued() && timers_.referenced() <= 0 && watches_.referenced() <= 0;
+           in.idle() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
+           watches_.referenced() <= 0;
   }
 
   void end_timers_and_watches() noexcept {
@@ -6456,8 +6477,8 @@ void leave(core<Traits>& c) noexcept {
     c.poller.wait(none, 1, 0);
     return c.wake.leave();
   }
+  const bool more = c.can_run();  // takes in what spilled, so before the mark
   const auto mark = c.in.mark();
-  const bool more = c.can_run();
   c.wake.choose_fence(c.taken_in());
   Traits::schedule_point("before-away");
   if (!more && c.wake.publish(status::in_poller)) {
@@ -6738,6 +6759,7 @@ class runner {
       if (sleep) asked_poller_ = park(core_, events_, deadline);
       call_hook(core_.check);
       much_came_ = true;
+      core_.in.adopt();
       fire_due_timers();
       drain_ingress();
     }
@@ -6793,7 +6815,7 @@ class runner {
     core_.turns.add(1);
     core_.refresh_now();
     core_.in.adopt();
-    if (core_.runs == 1) core_.in.reap();
+    core_.in.reap();
     steps_at_turn_ = steps_;
     asked_poller_ = false;
     microtasks_left_ = microtasks_per_turn;

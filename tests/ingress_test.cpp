@@ -76,6 +76,17 @@ void run_all(Loop& loop) {
   }
 }
 
+struct yielding_kernel : hybridloop::detail::system_kernel {
+  static inline std::atomic<int> yields{0};
+  static void yield() noexcept {
+    ++yields;
+    hybridloop::detail::system_kernel::yield();
+  }
+};
+struct yielding_traits : hybridloop::default_traits {
+  using kernel = yielding_kernel;
+};
+
 }  // namespace
 
 TEST_SUITE_BEGIN("spill");
@@ -512,6 +523,24 @@ TEST_CASE("spill never answers full") {
 
   CHECK(refused == 0);
   CHECK(ran == range(0, 5000));
+}
+
+TEST_CASE("fail answers at once, and neither waits nor gives way") {
+  hybridloop::basic_loop<yielding_traits> loop(sized(2, 0, overflow::fail));
+  gate busy;
+  gate done;
+  must_post(loop, [&] {
+    busy.open();
+    done.pass();
+  });
+  scoped_thread runner([&] { loop.run(); });
+  busy.pass();
+  post_until_full(loop);
+  yielding_kernel::yields = 0;
+  for (int i = 0; i < 100; ++i) CHECK(loop.post([] {}) == post_result::full);
+  CHECK(yielding_kernel::yields == 0);
+  done.open();
+  loop.close();
 }
 
 TEST_CASE("fail takes the ring and the arena, and not one more, each time anew") {

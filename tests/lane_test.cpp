@@ -378,6 +378,40 @@ TEST_CASE("run_until_idle runs what is in a lane, and does not wait for its prod
   CHECK(l.stats().posts == 10);
 }
 
+TEST_CASE("run_until_idle returns though the poster of the last task is not out of its post yet") {
+  staged_loop l;
+  auto p = l.make_producer(4);
+  std::optional<hybridloop::basic_keep_alive<staged_traits<>>> keep;
+  gate stalled;
+  gate go;
+  const stage meanwhile("published", [&] {
+    stalled.open();
+    go.pass();
+  });
+  keep.emplace(l.hold());
+  scoped_thread poster([&] { must_post(p, [&keep] { keep.reset(); }); });
+  stalled.pass();
+
+  CHECK(l.run_until_idle() == 1);
+  go.open();
+}
+
+TEST_CASE("run_once does what it was woken for, also in a lane that joined meanwhile") {
+  for (const bool joined_before : {false, true}) {
+    loop l;
+    std::optional<producer> p;
+    if (joined_before) p.emplace(l.make_producer(4));
+    l.poll();
+    const scoped_thread other([&] {
+      await_parks(l, 1);
+      if (!p) p.emplace(l.make_producer(4));
+      must_post(*p, [] {});
+    });
+
+    CHECK(l.run_once() == 1);
+  }
+}
+
 // ---- Whose turn it is ----
 
 TEST_CASE("a flood on one queue starves no other, in whole turns or in frames") {
@@ -561,6 +595,28 @@ TEST_CASE("a lane that is destroyed with tasks in it still runs them") {
   run_all(l);
 
   CHECK(ran == range(0, 30));
+}
+
+TEST_CASE("a spilled task that ran the loop gives its block back, and its lane goes, in nested runs too") {
+  const int mapped_before = counting_kernel::mapped;
+  counting_loop l(tiny(8, 8));
+  const auto use_up_lanes = [&l] {
+    for (int i = 0; i < 50; ++i) {
+      auto p = l.make_producer(2);
+      must_post(p, [] {});
+      must_post(p, [] {});
+      must_post(p, [&l] { l.poll(); });
+      run_all(l);
+    }
+    run_all(l);
+  };
+  use_up_lanes();
+  must_post(l, use_up_lanes);
+  run_all(l);
+
+  CHECK(l.stats().arena_in_use == 0);
+  CHECK(l.stats().heap_tasks == 0);
+  CHECK(counting_kernel::mapped == mapped_before + 1);
 }
 
 TEST_CASE("a task may destroy the producer that posted it") {

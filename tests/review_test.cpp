@@ -1,12 +1,17 @@
 // review_test.cpp - interleavings that an adversarial reading of the protocols constructed
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "support/running.hpp"
 #include "support/support.hpp"
+
+#include <poll.h>
 
 using namespace support;
 using namespace hybridloop;
@@ -342,6 +347,101 @@ TEST_CASE("a closure that is destroyed by a borrower may use what is for the loo
   const watch_id id = l.watch(wire.left(), interest::readable, [kept = last(l)] {});
 
   CHECK(l.unwatch(id));
+}
+
+// ---- A push at any moment of a turn that ends in leaving to a foreign loop ----
+
+namespace {
+// Holds the loop thread at one of its atomic loads while a poster pushes, and lets the poster publish
+// when the loop is about to leave.
+struct push_at {
+  enum : int { before, at_ticket, may_push, pushed, may_publish, posted };
+  static inline std::atomic<int> phase{before};
+  static inline int load_to_hold = 0;
+  static inline int loads = 0;
+  static inline bool armed = false;
+  static inline thread_local bool is_loop = false;
+
+  static void await(int wanted) {
+    while (phase < wanted) std::this_thread::yield();
+  }
+  static void on_load() {
+    if (!is_loop || !armed || ++loads != load_to_hold) return;
+    armed = false;
+    phase = may_push;
+    await(pushed);
+    armed = true;
+  }
+};
+
+template <class T>
+struct load_hooked : std::atomic<T> {
+  using std::atomic<T>::atomic;
+  T load(std::memory_order order = std::memory_order_seq_cst) const noexcept {
+    push_at::on_load();
+    return std::atomic<T>::load(order);
+  }
+};
+
+struct load_hooked_traits : default_traits {
+  template <class T>
+  using atomic = load_hooked<T>;
+  static void schedule_point(const char* name) noexcept {
+    const std::string point = name;
+    if (!push_at::is_loop && point == "ticket" && push_at::phase == push_at::before) {
+      push_at::phase = push_at::at_ticket;
+      push_at::await(push_at::may_push);
+    }
+    if (!push_at::is_loop && point == "spilled" && push_at::phase == push_at::may_push) {
+      push_at::phase = push_at::pushed;
+      push_at::await(push_at::may_publish);
+    }
+    if (push_at::is_loop && point == "before-away" && push_at::phase == push_at::pushed) {
+      push_at::phase = push_at::may_publish;
+      push_at::await(push_at::posted);
+    }
+  }
+};
+}  // namespace
+
+TEST_CASE("a task that spills at any moment of a loop's leaving to a foreign one makes its handle readable") {
+  push_at::is_loop = true;
+  for (const bool in_lane : {false, true}) {
+    bool further = true;
+    for (push_at::load_to_hold = 1; further; ++push_at::load_to_hold) {
+      CAPTURE(in_lane);
+      CAPTURE(push_at::load_to_hold);
+      push_at::phase = push_at::before;
+      push_at::loads = 0;
+      basic_loop<load_hooked_traits> l(tiny(2, 8));
+      const int handle = l.backend_handle();
+      auto p = l.make_producer(2);
+      while (l.poll() != 0) {
+      }
+      l.poll();
+      std::atomic<int> ran{0};
+      const auto post = [&](auto&& f) { in_lane ? must_post(p, f) : must_post(l, f); };
+      for (int i = 0; i < 2; ++i) post([] {});
+      scoped_thread poster([&] {
+        post([&ran] { ++ran; });
+        push_at::phase = push_at::posted;
+      });
+      push_at::await(push_at::at_ticket);
+      push_at::armed = true;
+      l.poll();
+      push_at::armed = false;
+      further = push_at::loads >= push_at::load_to_hold;
+      if (push_at::phase == push_at::at_ticket) push_at::phase = push_at::may_push;
+      push_at::await(push_at::pushed);
+      if (push_at::phase == push_at::pushed) push_at::phase = push_at::may_publish;
+      poster.join();
+
+      pollfd look{handle, POLLIN, 0};
+      if (ran == 0) ::poll(&look, 1, -1);
+      while (ran == 0) l.poll();
+    }
+  }
+  push_at::is_loop = false;
 }
 
 TEST_SUITE_END();

@@ -71,12 +71,13 @@ class ingress {
       fresh = after;
     }
   }
-  // Lets go of lanes whose producers are gone, when they are empty. While no queue is being visited.
+  // Lets go of lanes whose producers are gone, when they are empty; not of one that is being visited,
+  // by an outer run.
   void reap() noexcept {
     if (parted_.load(std::memory_order_acquire) == reaped_) return;  // [part] V2
     for (lane_type** at = &lanes_; *at != nullptr;) {
       lane_type* const one = *at;
-      if (!one->parted() || !one->empty()) {
+      if (one->visits != 0 || !one->parted() || !one->empty()) {
         at = &one->next;
         continue;
       }
@@ -97,7 +98,9 @@ class ingress {
       lane_type* const now = next_;
       next_ = now == nullptr ? lanes_ : now->next;
       const std::size_t share = left < lane_share ? left : lane_share;
-      left -= now == nullptr ? drain(shared, share) : drain(now->tasks, share);
+      const std::size_t ran = now == nullptr ? drain(shared, share) : visit_lane(*now, share, drain);
+      left -= ran;
+      if (ran == share) visits = count_ + 2;  // it has more: the round ends when no queue has
     }
     return left;
   }
@@ -116,6 +119,10 @@ class ingress {
   // Claimed, whether published or not, counts as work.
   bool empty() noexcept {
     return shared.empty() && !lanes_wait() && no_lane([](lane_type& l) { return !l.empty(); });
+  }
+  // The same for who does not end the lanes: a post that has claimed nothing yet will wake the loop.
+  bool idle() noexcept {
+    return shared.empty() && !lanes_wait() && no_lane([](lane_type& l) { return !l.tasks.empty(); });
   }
   // How many are accepted and have not run.
   std::size_t pending() noexcept {
@@ -162,6 +169,17 @@ class ingress {
  private:
   static constexpr std::size_t lane_share = 256;
 
+  template <class Drain>
+  static std::size_t visit_lane(lane_type& l, std::size_t share, const Drain& drain) {
+    struct until_left {
+      std::size_t& visits;
+      ~until_left() { --visits; }
+    };
+    ++l.visits;
+    const until_left here{l.visits};
+    return drain(l.tasks, share);
+  }
+
   bool lanes_wait() const noexcept {
     return joining_.load(std::memory_order_seq_cst) != nullptr;  // [join] J2, [sleep] L2
   }
@@ -189,7 +207,7 @@ class ingress {
   atomic<std::uint32_t> parted_{0};
   atomic<lane_type*> joining_{nullptr};
 
-  waiting_room<Traits> room_;
+  alignas(cache_line) waiting_room<Traits> room_;
   arena<Traits> arena_;
 
   // The loop thread.

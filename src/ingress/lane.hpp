@@ -100,9 +100,10 @@ class lane {
 
   queue_type tasks;
   lane* next = nullptr;
+  std::size_t visits = 0;  // by runs nested in each other
 
  private:
-  static constexpr std::size_t header = 1024;
+  static constexpr std::size_t header = 16 * cache_line;
 
   lane(std::size_t bytes, std::size_t capacity, arena<Traits>& blocks, waiting_room<Traits>& room,
        const atomic<std::uint32_t>& closed) noexcept

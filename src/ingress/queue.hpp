@@ -269,6 +269,7 @@ class queue {
     n.~node();
     if (arena_.owns(&n)) {
       returning_.add(arena_, &n);
+      if (unpublished_ == 0) unpublished_ = 1;  // a nested run has published meanwhile
     } else {
       arena_.give(&n, sizeof(node), alignof(node));
     }

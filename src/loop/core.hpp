@@ -156,7 +156,8 @@ class core : public entrance<Traits> {
   // posted before the last of them went is then seen.
   bool nothing_left() noexcept {
     return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
-           nothing_queued() && timers_.referenced() <= 0 && watches_.referenced() <= 0;
+           in.idle() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
+           watches_.referenced() <= 0;
   }
 
   void end_timers_and_watches() noexcept {

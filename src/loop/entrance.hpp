@@ -125,7 +125,7 @@ class entrance {
   template <class Queue>
   overflow full_policy(Queue& queue, overflow asked) noexcept {
     if (!runs_here()) {
-      if (patient_ && door.loop_is_awake()) look_for_room<Traits>(queue);
+      if (patient_ && asked != overflow::fail && door.loop_is_awake()) look_for_room<Traits>(queue);
       return asked;
     }
     queue.publish_head();

@@ -78,8 +78,8 @@ void leave(core<Traits>& c) noexcept {
     c.poller.wait(none, 1, 0);
     return c.wake.leave();
   }
+  const bool more = c.can_run();  // takes in what spilled, so before the mark
   const auto mark = c.in.mark();
-  const bool more = c.can_run();
   c.wake.choose_fence(c.taken_in());
   Traits::schedule_point("before-away");
   if (!more && c.wake.publish(status::in_poller)) {

@@ -112,6 +112,7 @@ class runner {
       if (sleep) asked_poller_ = park(core_, events_, deadline);
       call_hook(core_.check);
       much_came_ = true;
+      core_.in.adopt();
       fire_due_timers();
       drain_ingress();
     }
@@ -167,7 +168,7 @@ class runner {
     core_.turns.add(1);
     core_.refresh_now();
     core_.in.adopt();
-    if (core_.runs == 1) core_.in.reap();
+    core_.in.reap();
     steps_at_turn_ = steps_;
     asked_poller_ = false;
     microtasks_left_ = microtasks_per_turn;
