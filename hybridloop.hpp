@@ -4671,7 +4671,7 @@ struct loop_options {
   bool caller_runs = false;
 
   // Takes what tasks, timers and watch callbacks throw; without it an exception leaves run().
-  // Called on the loop thread.
+  // Called where they ran.
   void (*on_exception)(std::exception_ptr) = nullptr;
 };
 
@@ -4765,10 +4765,14 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // Loops nest: an inner one may run inside a task of an outer one, and both then say
-// running_in_this_thread(). One stack a thread; the frames lie in the callers of run().
+// running_in_this_thread(). One stack a thread; the frames lie in the callers of run(). Who borrows a
+// loop from a thread that sleeps stands in for it in all loops that it runs.
 class loop_frame {
  public:
-  explicit loop_frame(const void* loop) noexcept : loop_(loop), below_(top_) { top_ = this; }
+  explicit loop_frame(const void* loop, const loop_frame* sleeper = nullptr) noexcept
+      : loop_(loop), below_(top_), sleeper_(sleeper) {
+    top_ = this;
+  }
   loop_frame(const loop_frame&) = delete;
   loop_frame& operator=(const loop_frame&) = delete;
   ~loop_frame() { top_ = below_; }
@@ -4776,9 +4780,15 @@ class loop_frame {
   static bool runs(const void* loop) noexcept { return runs(top_, loop); }
   static bool runs(const loop_frame* innermost, const void* loop) noexcept {
     for (const loop_frame* f = innermost; f != nullptr; f = f->below_) {
-      if (f->loop_ == loop) return true;
+      if (f->loop_ == loop || (f->sleeper_ != nullptr && runs(f->sleeper_, loop))) return true;
     }
     return false;
+  }
+  // Not for another thread that sleeps.
+  static bool runs_itself(const void* loop) noexcept {
+    const loop_frame* f = top_;
+    while (f != nullptr && f->loop_ != loop) f = f->below_;
+    return f != nullptr;
   }
   static const loop_frame* innermost() noexcept { return top_; }
   static const void* thread() noexcept { return &top_; }  // another one for each thread that lives
@@ -4786,6 +4796,7 @@ class loop_frame {
  private:
   const void* loop_;
   loop_frame* below_;
+  const loop_frame* sleeper_;  // the innermost frame of the thread that lent the loop
   static inline thread_local loop_frame* top_ = nullptr;
 };
 
@@ -5401,7 +5412,7 @@ class wakeup {
   void keep() noexcept {
     kept_.store(1, std::memory_order_relaxed);  // [keep] V1 comes with the CAS
     std::uint32_t seen = word();
-    while (!change(seen, status::with_mode(seen & ~status::lendable, status::awake))) {
+    while (!change(seen, status::up(seen, status::awake))) {
     }
   }
   void end_keep() noexcept {
@@ -5684,6 +5695,7 @@ struct lending {
   // The loop thread, before it offers itself; then who borrows it.
   nanos limit = never;      // when the sleeper gets up by itself
   bool until_idle = false;  // whether it would, if nothing were left
+  const loop_frame* sleeper = nullptr;  // the loops that it runs
 
   // Who has borrowed it.
   std::size_t runs = 0;     // how many calls of run() are nested in each other below the loan; 0: none
@@ -6121,7 +6133,7 @@ namespace detail {
 template <class Traits>
 bool copied_at_rest(core<Traits>& c) noexcept {
   const std::uint32_t m = status::mode_of(c.wake.word());
-  if (c.runs_here()) return c.lending_.runs <= 1;
+  if (loop_frame::runs_itself(&c)) return c.lending_.runs <= 1;
   return m != status::awake && m != status::lent && c.runs <= 1;
 }
 
@@ -6270,6 +6282,7 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
   const bool lends = c.options.caller_runs && !in_poller && goal != until::turned && c.lending_.runs == 0;
   c.lending_.limit = end;
   c.lending_.until_idle = goal == until::idle;
+  c.lending_.sleeper = loop_frame::innermost();
   std::uint32_t asleep = in_poller ? status::in_poller : status::in_channel;
   c.wake.choose_fence(c.in.posts());
   Traits::schedule_point("before-park");
@@ -6316,9 +6329,8 @@ bool serve_lent(core<Traits>& c, std::size_t tasks) noexcept {
       unique_task task = c.microtasks.pop();
       run(task);
     }
-    if (c.lending_.error || !c.microtasks.empty()) return false;
+    if (c.lending_.error || !c.microtasks.empty() || c.wake.told(status::stop)) return false;
     if (tasks-- == 0) return true;
-    if (c.wake.told(status::stop)) return false;
     const bool some = c.in.template run_next<Build>([&](unique_task& task) {
       if (task.counted()) ++c.ran;
       run(task);
@@ -6344,7 +6356,7 @@ class loan {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     born_ = c.born;
     c.lending_.runs = c.runs;
-    frame_.emplace(&c);
+    frame_.emplace(&c, c.lending_.sleeper);
     Traits::schedule_point("lent");
   }
   loan(const loan&) = delete;

@@ -662,6 +662,28 @@ TEST_CASE("an invoke back into a lent loop runs at once, at any depth") {
   two->stop();
 }
 
+TEST_CASE("who borrows a loop stands in for its thread in the loops that this one runs besides") {
+  sleeping_loop<> outer;
+  sleeping_loop<> inner;
+  must_post(*outer, [&] { inner->run(); });
+  outer.run();
+  order ran;
+
+  CHECK(inner->invoke([&] {
+    CHECK(outer->running_in_this_thread());
+    outer->defer([&ran] { ran.push_back(2); });
+    must_post(*outer, [&ran] { ran.push_back(3); });
+    ran.push_back(1);
+    return outer->invoke([] { return me(); });
+  }) == me());
+  CHECK_FALSE(outer->running_in_this_thread());
+  CHECK(inner->stats().loans == 1);
+  inner->stop();
+  parker::await_sleepers(1);
+
+  CHECK(outer->invoke([&ran] { return ran; }) == order{1, 3, 2});
+}
+
 TEST_CASE("a closure may run the loop, sleep in it and be woken, while the loop thread stays away") {
   for (const place& where : {in_channel, in_mini}) {
     for (const bool in_poller_then : {false, true}) {

@@ -5,6 +5,7 @@
 
 #include "base/contract.hpp"
 #include "loop/core.hpp"
+#include "loop/frames.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -19,7 +20,7 @@ namespace detail {
 template <class Traits>
 bool copied_at_rest(core<Traits>& c) noexcept {
   const std::uint32_t m = status::mode_of(c.wake.word());
-  if (c.runs_here()) return c.lending_.runs <= 1;
+  if (loop_frame::runs_itself(&c)) return c.lending_.runs <= 1;
   return m != status::awake && m != status::lent && c.runs <= 1;
 }
 

@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "base/clock.hpp"
+#include "loop/frames.hpp"
 #include "loop/options.hpp"
 
 HYBRIDLOOP_OPEN
@@ -46,6 +47,7 @@ struct lending {
   // The loop thread, before it offers itself; then who borrows it.
   nanos limit = never;      // when the sleeper gets up by itself
   bool until_idle = false;  // whether it would, if nothing were left
+  const loop_frame* sleeper = nullptr;  // the loops that it runs
 
   // Who has borrowed it.
   std::size_t runs = 0;     // how many calls of run() are nested in each other below the loan; 0: none

@@ -62,7 +62,7 @@ class loan {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     born_ = c.born;
     c.lending_.runs = c.runs;
-    frame_.emplace(&c);
+    frame_.emplace(&c, c.lending_.sleeper);
     Traits::schedule_point("lent");
   }
   loan(const loan&) = delete;

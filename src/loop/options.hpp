@@ -36,7 +36,7 @@ struct loop_options {
   bool caller_runs = false;
 
   // Takes what tasks, timers and watch callbacks throw; without it an exception leaves run().
-  // Called on the loop thread.
+  // Called where they ran.
   void (*on_exception)(std::exception_ptr) = nullptr;
 };
 

@@ -7,6 +7,7 @@
 #include "loop/core.hpp"
 #include "loop/doorbell.hpp"
 #include "loop/event_batch.hpp"
+#include "loop/frames.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -61,6 +62,7 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
   const bool lends = c.options.caller_runs && !in_poller && goal != until::turned && c.lending_.runs == 0;
   c.lending_.limit = end;
   c.lending_.until_idle = goal == until::idle;
+  c.lending_.sleeper = loop_frame::innermost();
   std::uint32_t asleep = in_poller ? status::in_poller : status::in_channel;
   c.wake.choose_fence(c.in.posts());
   Traits::schedule_point("before-park");
