@@ -6527,6 +6527,7 @@ class runner {
       if (sleep) asked_poller_ = park(core_, events_, goal, deadline);
       call_hook(core_.check);
       if (core_.lending_.error) rethrow<Build>(std::exchange(core_.lending_.error, nullptr));
+      run_microtasks();  // left over from a loan
       fire_due_timers();
       drain_ingress();
     }
@@ -6980,7 +6981,8 @@ HYBRIDLOOP_OPEN
 // An event loop. `Build` is never given by a user; see detail::build.
 //
 // "Any thread" means any thread at any time while the loop lives. "The loop thread" is whoever is
-// inside run() or one of its sisters, that is: tasks, timers and callbacks.
+// inside run() or one of its sisters, that is: tasks, timers and callbacks; or inside an invoke() that it
+// runs itself, see loop_options::caller_runs.
 template <class Traits>
 class basic_loop {
  public:

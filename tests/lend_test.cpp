@@ -744,16 +744,46 @@ TEST_CASE("a deadline of the sleeper that comes while the closure runs the loop 
   l->stop();
 }
 
-TEST_CASE("a stop while the closure runs the loop ends both runs") {
+TEST_CASE("a stop or a close while the closure runs the loop ends both runs") {
+  for (const bool closes : {false, true}) {
+    CAPTURE(closes);
+    sleeping_loop<> l;
+    l.run();
+    const scoped_thread other([&] {
+      parker::await_sleepers(2);
+      closes ? l->close() : l->stop();
+    });
+
+    l->invoke([&] { l->run(); });
+    l.await_end();
+  }
+}
+
+TEST_CASE("microtasks that a loan left over run on the loop thread, before its next task") {
   sleeping_loop<> l;
   l.run();
-  const scoped_thread stopper([&] {
-    parker::await_sleepers(2);
-    l->stop();
-  });
+  const std::size_t many = hybridloop::detail::microtasks_per_turn * 3 / 2;
+  std::size_t ran = 0;
+  std::size_t seen = 0;
+  std::size_t by_caller = 0;
+  gate done;
 
-  l->invoke([&] { l->run(); });
-  l.await_end();
+  l->invoke([&] {
+    for (std::size_t i = 0; i < many; ++i) {
+      l->microtask([&, caller = me()] {
+        ++ran;
+        if (me() == caller) ++by_caller;
+      });
+    }
+    must_post(*l, [&] {
+      seen = ran;
+      done.open();
+    });
+  });
+  done.pass();
+
+  CHECK(seen == many);
+  CHECK(by_caller == hybridloop::detail::microtasks_per_turn);
 }
 
 TEST_CASE("a loop that sleeps in a nested run is lent too, and runs nothing twice") {

@@ -17,7 +17,8 @@ HYBRIDLOOP_OPEN
 // An event loop. `Build` is never given by a user; see detail::build.
 //
 // "Any thread" means any thread at any time while the loop lives. "The loop thread" is whoever is
-// inside run() or one of its sisters, that is: tasks, timers and callbacks.
+// inside run() or one of its sisters, that is: tasks, timers and callbacks; or inside an invoke() that it
+// runs itself, see loop_options::caller_runs.
 template <class Traits>
 class basic_loop {
  public:

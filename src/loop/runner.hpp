@@ -107,6 +107,7 @@ class runner {
       if (sleep) asked_poller_ = park(core_, events_, goal, deadline);
       call_hook(core_.check);
       if (core_.lending_.error) rethrow<Build>(std::exchange(core_.lending_.error, nullptr));
+      run_microtasks();  // left over from a loan
       fire_due_timers();
       drain_ingress();
     }
