@@ -82,8 +82,8 @@
 //   timer/   record heap bag wheel timers
 //   watch/   record registry watches
 //   loop/    options traits frames blocked hook meter doorbell wakeup entrance lookout companion
-//            core ownership fork event_batch park runner invoke handle producer loop loop_work
-//            commands loop_events loop_embed
+//            lending core ownership fork event_batch park loan runner invoke handle producer loop
+//            loop_work commands loop_events loop_embed
 //   base/    undef
 
 #pragma once
@@ -5121,8 +5121,14 @@ struct loop_options {
   // a process that may use one CPU only.
   std::chrono::nanoseconds spin = detail::default_spin;
 
+  // invoke() may be run by its caller, as the loop, while the loop thread sleeps in the channel: nobody
+  // is woken for it. Gives up thread affinity: tasks, still one at a time and in order, may run on
+  // any thread that calls invoke(), and "the loop thread" is the one that runs them. Ignored by:
+  // fast_path::off, a loop that watches descriptors (but for fast_path::mini), run_once().
+  bool caller_runs = false;
+
   // Takes what tasks, timers and watch callbacks throw; without it an exception leaves run().
-  // Called on the loop thread.
+  // Called where they ran.
   void (*on_exception)(std::exception_ptr) = nullptr;
 };
 
@@ -5142,12 +5148,13 @@ struct basic_frame_report {
 struct loop_stats {
   std::uint64_t turns = 0;
   std::uint64_t tasks = 0;          // tasks, timers and watch callbacks run
-  std::uint64_t posts = 0;          // accepted
+  std::uint64_t posts = 0;          // accepted, and what callers of invoke() ran themselves
   std::uint64_t spilled = 0;        // accepted while the ring was full
   std::uint64_t heap_tasks = 0;     // closures or nodes that needed the heap
   std::uint64_t wakes_channel = 0;  // a sleep in the channel ended by another thread
   std::uint64_t wakes_poller = 0;   // a sleep in the poller ended by another thread
   std::uint64_t wakes_saved = 0;    // posts that needed no wake
+  std::uint64_t loans = 0;          // calls of invoke() whose caller ran it; see caller_runs
   std::uint64_t rescued = 0;        // HYBRIDLOOP_RESCUE_MS found work: a lost wake
   std::uint64_t parks = 0;
   std::uint64_t in_channel = 0;     // parks in the channel
@@ -5215,10 +5222,14 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // Loops nest: an inner one may run inside a task of an outer one, and both then say
-// running_in_this_thread(). One stack a thread; the frames lie in the callers of run().
+// running_in_this_thread(). One stack a thread; the frames lie in the callers of run(). Who borrows a
+// loop from a thread that sleeps stands in for it in all loops that it runs.
 class loop_frame {
  public:
-  explicit loop_frame(const void* loop) noexcept : loop_(loop), below_(top_) { top_ = this; }
+  explicit loop_frame(const void* loop, const loop_frame* sleeper = nullptr) noexcept
+      : loop_(loop), below_(top_), sleeper_(sleeper) {
+    top_ = this;
+  }
   loop_frame(const loop_frame&) = delete;
   loop_frame& operator=(const loop_frame&) = delete;
   ~loop_frame() { top_ = below_; }
@@ -5226,9 +5237,15 @@ class loop_frame {
   static bool runs(const void* loop) noexcept { return runs(top_, loop); }
   static bool runs(const loop_frame* innermost, const void* loop) noexcept {
     for (const loop_frame* f = innermost; f != nullptr; f = f->below_) {
-      if (f->loop_ == loop) return true;
+      if (f->loop_ == loop || (f->sleeper_ != nullptr && runs(f->sleeper_, loop))) return true;
     }
     return false;
+  }
+  // Not for another thread that sleeps.
+  static bool runs_itself(const void* loop) noexcept {
+    const loop_frame* f = top_;
+    while (f != nullptr && f->loop_ != loop) f = f->below_;
+    return f != nullptr;
   }
   static const loop_frame* innermost() noexcept { return top_; }
   static const void* thread() noexcept { return &top_; }  // another one for each thread that lives
@@ -5236,6 +5253,7 @@ class loop_frame {
  private:
   const void* loop_;
   loop_frame* below_;
+  const loop_frame* sleeper_;  // the innermost frame of the thread that lent the loop
   static inline thread_local loop_frame* top_ = nullptr;
 };
 
@@ -5478,10 +5496,18 @@ inline constexpr std::uint32_t mode = 7;
 inline constexpr std::uint32_t wanted = 8;      // look once more before you sleep
 inline constexpr std::uint32_t stop = 16;
 inline constexpr std::uint32_t close = 32;
+inline constexpr std::uint32_t lendable = 64;  // the loop thread sleeps in the channel, or is about to, and
+                                               // has looked: a caller may be the loop meanwhile
+inline constexpr std::uint32_t offered = in_channel | lendable;
+inline constexpr std::uint32_t borrowed = lent | lendable;
 
 constexpr std::uint32_t mode_of(std::uint32_t word) noexcept { return word & mode; }
 constexpr std::uint32_t with_mode(std::uint32_t word, std::uint32_t m) noexcept {
   return (word & ~mode) | m;
+}
+// What ends a sleep ends all that belongs to it.
+constexpr std::uint32_t up(std::uint32_t word, std::uint32_t m) noexcept {
+  return with_mode(word & ~(wanted | lendable), m);
 }
 constexpr bool asleep(std::uint32_t word) noexcept {
   return mode_of(word) == in_channel || mode_of(word) == in_poller;
@@ -5577,6 +5603,12 @@ struct alignas(cache_line) doorbell {
     move(seen, bits);
   }
 
+  // Whoever turned the word to awake, if the loop thread waits on it.
+  void rouse() noexcept {
+    wakes_channel.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    Traits::parker::wake_one(word);
+  }
+
   // A doorbell nobody uses.
   static doorbell* acquire() noexcept {
     for (doorbell* d = list().load(std::memory_order_acquire); d != nullptr; d = d->next) {  // [list] A2
@@ -5628,7 +5660,7 @@ struct alignas(cache_line) doorbell {
       std::uint32_t then = seen | bits;
       if (status::wants_ring(seen)) {
         const std::uint32_t after = m == status::away ? status::idle : status::awake;
-        then = status::with_mode(then & ~status::wanted, after);
+        then = status::up(then, after);
       }
       if (m == status::lent) then |= status::wanted;
       // Even a bit that is set already is set again: who tells orders what it wrote before.
@@ -5638,19 +5670,14 @@ struct alignas(cache_line) doorbell {
         ringers.fetch_add(1, std::memory_order_seq_cst);  // [bell] B1
       }
       Traits::schedule_point("before-ring");
-      if (word.compare_exchange_weak(seen, then, std::memory_order_seq_cst,  // [bell] B2, [sleep] P2
+      if (word.compare_exchange_weak(seen, then, std::memory_order_seq_cst,  // [bell] B2, [sleep] P2, [lend] P2
                                      std::memory_order_seq_cst)) {  // [sleep] P2
-        if (m == status::in_channel) wake_channel();
+        if (m == status::in_channel) rouse();
         if (m == status::in_poller || m == status::away) wake_poller();
         break;
       }
     }
     if (counted) ringers.fetch_sub(1, std::memory_order_release);  // [bell] B3
-  }
-
-  void wake_channel() noexcept {
-    wakes_channel.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    Traits::parker::wake_one(word);
   }
 
   void wake_poller() noexcept {
@@ -5672,7 +5699,7 @@ struct alignas(cache_line) doorbell {
 HYBRIDLOOP_CLOSE
 // <<< loop/doorbell.hpp
 
-// >>> loop/wakeup.hpp - the loop's own side of its status word: entering, leaving, lending, sleeping
+// >>> loop/wakeup.hpp - the loop's own side of its status word: entering, leaving, sleeping, lending
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -5680,6 +5707,8 @@ namespace detail {
 //
 //   who stops being the loop                who becomes it
 //   N1  status -> idle, CAS, release        N2  status: idle -> awake or lent, CAS, acquire
+//
+// A loop thread that sleeps and its callers take turns by the same CAS; see loop/lending.hpp.
 template <class Traits>
 class wakeup {
  public:
@@ -5689,8 +5718,9 @@ class wakeup {
     return door_.word.load(std::memory_order_acquire);  // [close] C3
   }
   bool running() const noexcept {
-    const std::uint32_t m = status::mode_of(word());
-    return m == status::awake || status::asleep(m);
+    const std::uint32_t seen = word();
+    const std::uint32_t m = status::mode_of(seen);
+    return m == status::awake || status::asleep(m) || (seen & status::lendable) != 0;
   }
   bool told(std::uint32_t bits) const noexcept { return (word() & bits) != 0; }
   void forget(std::uint32_t bits) noexcept {
@@ -5704,7 +5734,7 @@ class wakeup {
       const std::uint32_t m = status::mode_of(seen);
       if (m == status::idle || m == status::away) {
         if (change(seen, status::with_mode(seen, status::awake))) return true;
-      } else if (m == status::lent) {
+      } else if (m == status::lent && (seen & status::lendable) == 0) {
         await_give_back(seen);
         seen = word();
       } else {
@@ -5731,8 +5761,9 @@ class wakeup {
   // For who cannot leave it to the loop thread: waits for another borrower. False: somebody runs it.
   bool borrow_in_turn(std::uint32_t& was) noexcept {
     while (!borrow(was)) {
-      if (was != status::lent) return false;
-      await_give_back(word());
+      const std::uint32_t seen = word();
+      if (was != status::lent || (seen & status::lendable) != 0) return false;
+      await_give_back(seen);
     }
     return true;
   }
@@ -5759,14 +5790,17 @@ class wakeup {
 
   // The child of a fork, whose one thread this is: who was ringing, or running the loop, is not there.
   void settle_in_child(std::uint32_t m) noexcept {
-    door_.word.store(status::with_mode(word(), m), std::memory_order_relaxed);  // ours alone
+    const std::uint32_t now = status::with_mode(word() & ~status::lendable, m);
+    door_.word.store(now, std::memory_order_relaxed);   // ours alone
+    kept_.store(0, std::memory_order_relaxed);          // ours alone
     door_.ringers.store(0, std::memory_order_relaxed);                          // ours alone
     owes_barrier_ = !symmetric_;
   }
 
   void bury() noexcept { turn_to(status::dead); }
 
-  // [sleep] L1. False when something was told that a sleeper would not hear; then look again.
+  // [sleep] L1. False when something was told that a sleeper would not hear; then look again. From true
+  // on the word is `sleep` and nothing else, until somebody ends the sleep.
   bool publish(std::uint32_t sleep) noexcept {
     std::uint32_t seen = word();
     for (;;) {
@@ -5777,23 +5811,78 @@ class wakeup {
       if (door_.word.compare_exchange_weak(seen, status::with_mode(seen, sleep),
                                            std::memory_order_seq_cst,   // [sleep] L1
                                            std::memory_order_acquire)) {  // a hint; the loop repeats
-        published_ = status::with_mode(seen, sleep);
         return true;
       }
     }
   }
 
-  // What the channel's wait compares with.
-  std::uint32_t published() const noexcept { return published_; }
+  // What the channel's wait looks at.
   const auto& sleeping_word() const noexcept { return door_.word; }
 
   // True when nobody else ended the sleep.
   bool wake_self() noexcept {
     std::uint32_t seen = word();
     while (status::asleep(seen)) {
-      if (change(seen, status::with_mode(seen, status::awake))) return true;
+      if (change(seen, status::up(seen, status::awake))) return true;
     }
     return false;
+  }
+
+  // ---- Lending, while the loop thread sleeps in the channel. See loop/lending.hpp. ----
+
+  // The loop thread, after publish(in_channel) and a look that found nothing. From true on it owns
+  // nothing. False: somebody has ended the sleep.
+  bool offer() noexcept { return exchange(status::in_channel, status::offered); }
+
+  // The loop thread that has offered itself, after its sleep. From here on it is the loop again. True
+  // when nobody else ended the sleep.
+  bool reclaim() noexcept {
+    for (std::uint32_t seen = word();;) {
+      if (seen == status::offered) {
+        if (change(seen, status::awake)) return true;
+      } else if ((seen & status::lendable) != 0) {
+        await_give_back(seen);
+        seen = word();
+      } else if (kept_.load(std::memory_order_acquire) != 0) {  // [keep] V2, V4
+        Traits::parker::wake_one(door_.word);  // what woke us was meant for the one who is the loop
+        Traits::parker::wait(kept_, 1, never);
+        seen = word();
+      } else {
+        return false;
+      }
+    }
+  }
+
+  // Any thread. True: it is the loop.
+  bool borrow_sleeper() noexcept {
+    return word() == status::offered && exchange(status::offered, status::borrowed);
+  }
+
+  // The loop thread sleeps on. False: somebody wants it.
+  bool give_back_asleep() noexcept { return exchange(status::borrowed, status::offered); }
+
+  // The loop may be gone as soon as the word is awake; its doorbell stays.
+  void give_back_awake() noexcept {
+    doorbell<Traits>& door = door_;
+    std::uint32_t seen = word();
+    while (!change(seen, status::up(seen, status::awake))) {
+    }
+    door.rouse();
+  }
+
+  // The borrower stays the loop until end_keep(), and may sleep on the word.
+  void keep() noexcept {
+    kept_.store(1, std::memory_order_relaxed);  // [keep] V1 comes with the CAS
+    std::uint32_t seen = word();
+    while (!change(seen, status::up(seen, status::awake))) {
+    }
+  }
+  void end_keep() noexcept {
+    doorbell<Traits>& door = door_;
+    auto& kept = kept_;
+    kept.store(0, std::memory_order_release);  // [keep] V3
+    Traits::parker::wake_one(kept);
+    door.rouse();
   }
 
   // Chooses who pays for [sleep] from now on, by the posts since the last park. Call before
@@ -5861,6 +5950,11 @@ class wakeup {
     return door_.word.compare_exchange_weak(seen, next, std::memory_order_acq_rel,  // [hand] N1, N2
                                             std::memory_order_acquire);  // a hint; the caller repeats
   }
+  bool exchange(std::uint32_t from, std::uint32_t to) noexcept {
+    std::uint32_t seen = from;
+    return door_.word.compare_exchange_strong(seen, to, std::memory_order_acq_rel,  // [lend] E0, E1; [lend] E2
+                                              std::memory_order_relaxed);  // a hint; the caller gives up
+  }
   std::uint32_t turn_to(std::uint32_t m) noexcept {
     std::uint32_t seen = word();
     while (!change(seen, status::with_mode(seen, m))) {
@@ -5869,7 +5963,7 @@ class wakeup {
   }
 
   doorbell<Traits>& door_;
-  std::uint32_t published_ = 0;
+  typename Traits::template atomic<std::uint32_t> kept_{0};
   bool symmetric_ = true;
   bool owes_barrier_ = false;
   std::uint64_t posts_seen_ = 0;
@@ -6116,7 +6210,7 @@ class companion {
   template <class Core>
   struct arrival : command_base {
     arrival(Core& c, const poll_event& e) noexcept : loop(&c), event(e) {}
-    void operator()() { loop->deliver(*loop, event); }
+    void operator()() { loop->calls.deliver(*loop, event); }
     Core* loop;
     poll_event event;
   };
@@ -6157,6 +6251,60 @@ class companion {
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< loop/companion.hpp
+
+// >>> loop/lending.hpp - what a sleeping loop thread leaves behind for callers that borrow its loop
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Edge [lend]: a loop that is lent misses no task, and has one owner.
+//
+//   poster                                  loop thread
+//   P1  task published                      L1, L2 of [sleep], nothing found, then
+//   P2  status ? awake: go on               E0  status: in_channel -> offered, CAS, release
+//       in_channel, offered: ring it
+//       lent: sets `wanted`, CAS            caller
+//                                           E1  status: offered -> lent, CAS, acquire; is the loop
+//                                           E2  status: lent -> offered, CAS, release; if that fails,
+//                                               or a reason to be up has come: -> awake, and wakes
+//
+// A poster that saw "awake" before L1 was seen by L2, and L2 comes before any loan: so [sleep], with
+// its barrier, is over when the loop is offered. Whoever reads the word from then on finds a sleeper
+// or a borrower, and changes it with a read-modify-write: before E2, then E2 fails and the loop thread
+// is woken; or after E2, then it finds a sleeper and rings. An old value of the word is no answer,
+// since its CAS fails. So E2 needs no look after it, and a loan needs no barrier. Who finds
+// lent | wanted goes on: that loop is on its way up and looks at everything, as if it were awake.
+//
+// Only the loop thread waits on the word. If it wakes while the loop is lent, it sets `wanted`, waits
+// without a deadline, and is the loop again when it has turned offered to awake or finds awake (N2).
+//
+// Edge [keep]: a borrower that runs the loop inside its task may have to sleep, and then it is the one
+// who waits on the word. For that it turns lent to awake and the loop thread stays away until the loan
+// ends.
+//
+//   borrower                                loop thread, awake by a deadline or by a wake
+//   V1  kept = 1, then status -> awake,     V2  status is not offered and not lent, acquire; kept ?
+//       CAS, release                            passes the wake on, waits on `kept`
+//   V3  kept = 0, release, wakes it         V4  kept == 0, acquire: it is the loop again
+//
+// A kept loop is not offered, so the word tells the loop thread apart from who sleeps in its place.
+template <class Traits>
+struct lending {
+  // The loop thread, before it offers itself; then who borrows it.
+  nanos limit = never;      // when the sleeper gets up by itself
+  bool until_idle = false;  // whether it would, if nothing were left
+  const loop_frame* sleeper = nullptr;  // the loops that it runs
+
+  // Who has borrowed it.
+  std::size_t runs = 0;     // how many calls of run() are nested in each other below the loan; 0: none
+  bool kept = false;        // the borrower runs the loop, see [keep]
+  std::exception_ptr error; // of a task that was not the borrower's; leaves the loop thread's run()
+
+  tally<Traits> loans;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/lending.hpp
 
 // >>> loop/core.hpp - the memory of a loop: everything that its handles, timers and posters share
 HYBRIDLOOP_OPEN
@@ -6270,7 +6418,10 @@ class core : public entrance<Traits> {
 
   void refresh_now() noexcept { now_.set(read_now()); }
 
+  // For stats(): whoever is the loop, at the end of a turn and on every way out.
   void publish_counts() noexcept {
+    tasks.add(ran - counted);
+    counted = ran;
     timer_count.set(timers_.started());
     watch_count.set(watches_.count());
     stale_events.set(watches_.stale());
@@ -6379,7 +6530,8 @@ class core : public entrance<Traits> {
 
   // The loop thread.
   std::uint32_t born = Traits::kernel::forks();  // in which process
-  std::size_t ran = 0;   // by the innermost run()
+  std::size_t ran = 0;      // by the innermost run()
+  std::size_t counted = 0;  // of these, in stats()
   std::size_t runs = 0;  // how many are nested in each other
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;
@@ -6392,8 +6544,15 @@ class core : public entrance<Traits> {
   hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
 
-  // How a companion's event is delivered: as the file was built whose run() is the innermost.
-  void (*deliver)(core&, const poll_event&) = nullptr;
+  // How a companion's event is delivered, and what others gave is run on a loan: as the file was built
+  // whose run() is the innermost.
+  struct {
+    void (*deliver)(core&, const poll_event&);
+    bool (*serve)(core&, std::size_t);
+  } calls{};
+
+  // Who is the loop, or was before it went to sleep.
+  lending<Traits> lending_;
 
  private:
   atomic<std::size_t> holders_{1};
@@ -6504,11 +6663,12 @@ namespace detail {
 
 // Was the loop at rest when its process was copied? Not if another thread was running it and had not
 // parked, or had parked inside a task, or had borrowed it: then what belongs to the loop thread may be
-// half changed.
+// half changed. If the one thread has borrowed it, the one it has from is not there.
 template <class Traits>
 bool copied_at_rest(core<Traits>& c) noexcept {
   const std::uint32_t m = status::mode_of(c.wake.word());
-  return c.runs_here() || (m != status::awake && m != status::lent && c.runs <= 1);
+  if (loop_frame::runs_itself(&c.door)) return c.lending_.runs <= 1;
+  return m != status::awake && m != status::lent && c.runs <= 1;
 }
 
 // The destructor of a loop, in the child. Touches no kernel object that the parent has too, beyond
@@ -6606,28 +6766,36 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// When a call of run() returns, other than by stop() or by close() and drained.
+enum class until : std::uint8_t {
+  ended,     // never
+  idle,      // nothing is left that could happen
+  turned,    // after one turn
+  deadline,  // when the clock says so
+};
+
 // A poller that fails is no reason to burn a core: until it recovers, a look every millisecond.
 template <class Traits>
 void nap(core<Traits>& c, nanos limit) noexcept {
   const nanos soon = c.read_now() + 1000000;
-  Traits::parker::wait(c.wake.sleeping_word(), c.wake.published(), soon < limit ? soon : limit);
+  Traits::parker::wait(c.wake.sleeping_word(), status::in_poller, soon < limit ? soon : limit);
 }
 
-// Until `end`, or until somebody turns the word back to awake.
+// Until `end`, or until the word, which is `asleep`, is turned back to awake. What the loop thread
+// offered is not its own before reclaim().
 template <class Traits>
-void sleep(core<Traits>& c, event_batch<Traits>& events, bool in_poller, nanos end) {
+void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, nanos end) {
   Traits::schedule_point("before-sleep");
   const nanos begin = c.read_now();
   const nanos rescue = rescue_ns != 0 ? saturating_add(begin, rescue_ns) : never;
   const nanos limit = rescue < end ? rescue : end;
-  (in_poller ? c.parks_poller : c.parks_channel).add(1);
-  if (in_poller) {
+  if (asleep == status::in_poller) {
     const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
     if (!events.wait(span)) nap(c, limit);
   } else {
-    Traits::parker::wait(c.wake.sleeping_word(), c.wake.published(), limit);
+    Traits::parker::wait(c.wake.sleeping_word(), asleep, limit);
   }
-  const bool by_itself = c.wake.wake_self();
+  const bool by_itself = asleep == status::offered ? c.wake.reclaim() : c.wake.wake_self();
   const nanos now = c.read_now();
   c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
   if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
@@ -6636,20 +6804,31 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, bool in_poller, nanos e
 // The loop thread, when a turn found nothing to do. From publish() on the loop is on the word of
 // [sleep]: what is looked at after it is a shared atomic, or a copy made before. True: it has slept in
 // the poller, and `events` holds what that reported.
+//
+// A run_once() is not lent: its caller wants to know that something happened.
 template <class Traits>
-bool park(core<Traits>& c, event_batch<Traits>& events, nanos deadline) {
+bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadline) {
   nanos end = c.timers_.next_wake();
   if (deadline < end) end = deadline;
   if (end <= c.cached_now() || c.outlook.look(c, end)) return false;
   const auto mark = c.in.mark();
   const bool in_poller = c.sleeps_in_poller();
+  const bool lends = c.options.caller_runs && !in_poller && goal != until::turned && c.lending_.runs == 0;
+  c.lending_.limit = end;
+  c.lending_.until_idle = goal == until::idle;
+  c.lending_.sleeper = loop_frame::innermost();
+  std::uint32_t asleep = in_poller ? status::in_poller : status::in_channel;
   c.wake.choose_fence(c.taken_in());
   Traits::schedule_point("before-park");
-  if (!c.wake.publish(in_poller ? status::in_poller : status::in_channel)) return false;
+  if (!c.wake.publish(asleep)) return false;
   Traits::schedule_point("park-published");
   c.wake.barrier();
   const bool slept = !c.in.news_before_sleep(mark);
-  if (slept) sleep(c, events, in_poller, end);
+  if (slept) {
+    (in_poller ? c.parks_poller : c.parks_channel).add(1);
+    if (lends && c.wake.offer()) asleep = status::offered;
+    sleep(c, events, asleep, end);
+  }
   c.wake.wake_self();
   c.refresh_now();
   return slept && in_poller;
@@ -6659,17 +6838,139 @@ bool park(core<Traits>& c, event_batch<Traits>& events, nanos deadline) {
 HYBRIDLOOP_CLOSE
 // <<< loop/park.hpp
 
-// >>> loop/runner.hpp - one call of run(): the turns it makes, and what it does in each
+// >>> loop/loan.hpp - a caller of invoke() that is the loop itself, while the loop thread sleeps
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// When a call of run() returns, other than by stop() or by close() and drained.
-enum class until : std::uint8_t {
-  ended,     // never
-  idle,      // nothing is left that could happen
-  turned,    // after one turn
-  deadline,  // when the clock says so
+// Runs so many of the tasks that others gave to a lent loop, and the microtasks behind each; with
+// `tasks` 0 the microtasks that are there. As the file was built whose run() sleeps: that is who is
+// prepared for what they throw. False: not all of it, because of a stop, of an exception, of a claim
+// that is not yet published, or because there is no end of microtasks.
+template <class Traits, class Build>
+bool serve_lent(core<Traits>& c, std::size_t tasks) noexcept {
+  const auto keep = [&c](std::exception_ptr thrown) { c.lending_.error = std::move(thrown); };
+  const auto run = [&c, &keep](unique_task& task) {
+    trap<Build>(
+        [&] {
+          if (c.options.on_exception == nullptr) return task();
+          trap<Build>([&task] { task(); }, c.options.on_exception);
+        },
+        keep);
+  };
+  std::size_t microtasks_left = microtasks_per_turn;
+  for (;;) {
+    for (; !c.microtasks.empty() && microtasks_left != 0 && !c.lending_.error; --microtasks_left) {
+      unique_task task = c.microtasks.pop();
+      run(task);
+    }
+    if (c.lending_.error || !c.microtasks.empty() || c.wake.told(status::stop)) return false;
+    if (tasks-- == 0) return true;
+    const auto run_next = [&](auto& queue, std::size_t) -> std::size_t {
+      return queue.template run_next<Build>([&](unique_task& task) {
+        if (task.counted()) ++c.ran;
+        run(task);
+      });
+    };
+    if (c.in.visit(1, run_next, [] { return false; }) != 0) return false;
+    c.in.publish_heads();
+  }
+}
+
+// The runner, before it runs the loop inside a task: if that is on loan, the loan is kept.
+template <class Traits>
+void keep_loan(core<Traits>& c) noexcept {
+  if (c.lending_.runs == 0 || std::exchange(c.lending_.kept, true)) return;
+  c.wake.keep();
+}
+
+// Tries to borrow; who did is the loop until end().
+template <class Traits>
+class loan {
+ public:
+  explicit loan(core<Traits>& c) noexcept : core_(c), borrowed_(c.wake.borrow_sleeper()) {
+    if (!borrowed_) return;
+    HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
+    born_ = c.born;
+    c.lending_.runs = c.runs;
+    frame_.emplace(&c.door, c.lending_.sleeper);
+    Traits::schedule_point("lent");
+  }
+  loan(const loan&) = delete;
+  loan& operator=(const loan&) = delete;
+  ~loan() { end(); }
+
+  // Runs what was accepted before the loan. True: now it is the caller's turn. False: nothing was
+  // borrowed, or some of that is left; then the caller's comes behind it, in the queue.
+  bool serve() noexcept {
+    if (!borrowed_) return false;
+    const std::size_t queued = core_.in.pending();
+    served_ = queued == 0 || serve_queued(queued);
+    if (served_) {
+      ++core_.ran;
+    } else {
+      frame_.reset();  // the caller is about to wait, as a thread that does not run this loop
+    }
+    return served_;
+  }
+
+  // A borrower is the one who would make room.
+  overflow when_full() const noexcept {
+    const overflow asked = core_.options.when_full;
+    return borrowed_ && asked == overflow::block ? overflow::spill : asked;
+  }
+
+  void end() noexcept {
+    if (!std::exchange(borrowed_, false)) return;
+    core<Traits>& c = core_;
+    if (served_ && !c.microtasks.empty()) c.calls.serve(c, 0);
+    if (served_) c.lending_.loans.add(1);
+    c.publish_counts();
+    frame_.reset();
+    c.lending_.runs = 0;
+    if (core<Traits>::kernel::forks() != born_) return leave_in_child();
+    if (std::exchange(c.lending_.kept, false)) return c.wake.end_keep();
+    const bool asleep = may_sleep_on();
+    Traits::schedule_point("before-give-back");
+    if (!asleep || !c.wake.give_back_asleep()) c.wake.give_back_awake();
+  }
+
+ private:
+  bool serve_queued(std::size_t queued) noexcept {
+    core_.note_backlog();
+    return core_.calls.serve(core_, queued);
+  }
+
+  // What others post meanwhile is on the word.
+  bool may_sleep_on() noexcept {
+    core<Traits>& c = core_;
+    if (!served_ || c.lending_.error || !c.deferred.empty() || !c.microtasks.empty()) return false;
+    if (c.watches_.always_ready() || c.sleeps_in_poller()) return false;
+    if (c.timers_.started() != 0 && c.timers_.next_wake() < c.lending_.limit) return false;
+    return !(c.lending_.until_idle && c.nothing_left());
+  }
+
+  // The task has forked. In the child there is no loop thread to wake: nobody runs the loop.
+  void leave_in_child() noexcept {
+    core_.runs = 0;
+    core_.lending_.kept = false;
+    core_.wake.settle_in_child(status::idle);
+    if (core_.exposed && !core_.forked()) core_.ring_own_bell();
+  }
+
+  core<Traits>& core_;
+  bool borrowed_;
+  bool served_ = false;
+  std::uint32_t born_ = 0;
+  std::optional<loop_frame> frame_;
 };
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/loan.hpp
+
+// >>> loop/runner.hpp - one call of run(): the turns it makes, and what it does in each
+HYBRIDLOOP_OPEN
+namespace detail {
 
 // Lives on the stack of the caller, who is the loop thread for that long. Calls nest inside a task:
 // an inner runner goes on with the next task, and the outer ones return after it when it was stopped.
@@ -6680,18 +6981,20 @@ class runner {
  public:
   explicit runner(core_type& c)
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
-        ran_before_(std::exchange(c.ran, 0)),
-        deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {
+        ran_before_(std::exchange(c.ran, 0)), counted_before_(std::exchange(c.counted, 0)),
+        calls_before_(c.calls), events_(c) {
+    c.calls = {&deliver_arrival, &serve_lent<Traits, Build>};
     ++c.runs;
   }
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
     events_.put_back();
-    publish_counts();
+    core_.publish_counts();
     --core_.runs;
     core_.ran = ran_before_;
-    core_.deliver = deliver_before_;
+    core_.counted = counted_before_;
+    core_.calls = calls_before_;
     core_.in.publish_heads();
     if (!outermost_) return;
     if (stopped_) core_.wake.forget(status::stop);
@@ -6755,9 +7058,11 @@ class runner {
     drain_ingress();
     if (may_sleep && nothing_happened()) {
       call_hook(core_.prepare);
-      const bool sleep = !stop_seen() && !finished(goal) && nothing_happened();
-      if (sleep) asked_poller_ = park(core_, events_, deadline);
+      const bool sleep = !stop_seen() && !finished(goal) && nothing_happened() && !core_.lending_.error;
+      if (sleep) asked_poller_ = park(core_, events_, goal, deadline);
       call_hook(core_.check);
+      if (core_.lending_.error) rethrow<Build>(std::exchange(core_.lending_.error, nullptr));
+      run_microtasks();  // left over from a loan
       much_came_ = true;
       core_.in.adopt();
       fire_due_timers();
@@ -6771,6 +7076,7 @@ class runner {
 
   static bool enter(core_type& c, bool outermost) {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
+    if (!outermost) keep_loan(c);
     const bool entered = !outermost || c.wake.enter();
     HYBRIDLOOP_CONTRACT(entered, "run() while another thread runs this loop: post to it, or make a second one");
     return entered;
@@ -6825,13 +7131,6 @@ class runner {
   void end_turn() noexcept {
     if (!core_.microtasks.empty()) core_.micro_left.add(1);
     core_.wake.expect_stream(core_.taken_in());
-    publish_counts();
-  }
-
-  // For stats(): at the end of a turn, and on every way out.
-  void publish_counts() noexcept {
-    core_.tasks.add(core_.ran - published_);
-    published_ = core_.ran;
     core_.publish_counts();
   }
 
@@ -6981,10 +7280,10 @@ class runner {
   const bool entered_;
   const loop_frame frame_;
   const std::size_t ran_before_;
-  void (*const deliver_before_)(core_type&, const poll_event&);
+  const std::size_t counted_before_;
+  const decltype(core_type::calls) calls_before_;
   bool stopped_ = false;
 
-  std::size_t published_ = 0;      // of core_.ran
   std::size_t steps_ = 0;          // whatever was run, counted as a task or not
   std::size_t steps_at_turn_ = 0;
   bool asked_poller_ = false;      // in this turn
@@ -7286,7 +7585,8 @@ HYBRIDLOOP_OPEN
 // An event loop. `Build` is never given by a user; see detail::build.
 //
 // "Any thread" means any thread at any time while the loop lives. "The loop thread" is whoever is
-// inside run() or one of its sisters, that is: tasks, timers and callbacks.
+// inside run() or one of its sisters, that is: tasks, timers and callbacks; or inside an invoke() that it
+// runs itself, see loop_options::caller_runs.
 template <class Traits>
 class basic_loop {
  public:
@@ -7349,6 +7649,11 @@ class basic_loop {
   // once, overtaking what is queued. On a loop that nobody runs it waits until somebody does; on a
   // closed one, or one that ends before f ran, it throws errc::closed. Loops that invoke each other in
   // a circle would wait for ever: that is a broken contract.
+  //
+  // With loop_options::caller_runs, and while the loop thread sleeps in the channel, the caller is the
+  // loop for the time of the call and wakes nobody: it runs what was accepted before, and then f. All
+  // that f may do on the loop thread it may do there, run() included. What other tasks throw there
+  // leaves run() on the loop thread, or goes to on_exception at once; f then waits its turn.
   template <class F, class Build = detail::build_tag>
   std::invoke_result_t<F&> invoke(F&& f);
 
@@ -7537,6 +7842,8 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
+  template <class Build, class F, class Posted>
+  std::invoke_result_t<F&> ask(F& f, overflow when_full, const Posted& posted);
   template <class Build, class F>
   void set_hook(detail::hook& place, F&& f);
 
@@ -7633,17 +7940,26 @@ post_result basic_loop<Traits>::dispatch(F&& f) {
 template <class Traits>
 template <class F, class Build>
 std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
-  using result = std::invoke_result_t<F&>;
   if (core_->runs_here()) return f();
-  using awaited = detail::awaited<Traits, result, Build>;
-  using asking = typename awaited::template asking<std::remove_reference_t<F>>;
   if (core_->in.closed()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
+  if (!core_->options.caller_runs) return ask<Build>(f, core_->options.when_full, [] {});
+  detail::loan<Traits> mine(*core_);
+  if (mine.serve()) return f();
+  return ask<Build>(f, mine.when_full(), [&mine] { mine.end(); });
+}
+
+// Posts f and waits for the answer. After posted() the loop may be gone.
+template <class Traits>
+template <class Build, class F, class Posted>
+std::invoke_result_t<F&> basic_loop<Traits>::ask(F& f, overflow when_full, const Posted& posted) {
+  using awaited = detail::awaited<Traits, std::invoke_result_t<F&>, Build>;
+  using asking = typename awaited::template asking<F>;
   awaited answer;
   const detail::blocked_call<Traits> blocked(&core_->door, answer.state());
   HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
-  const post_result posted =
-      core_->template post<Build>(asking(answer, f), core_->options.when_full);
-  if (posted == post_result::full) detail::refuse<Build>(errc::full, "hybridloop: invoke");
+  const post_result result = core_->template post<Build>(asking(answer, f), when_full);
+  posted();
+  if (result == post_result::full) detail::refuse<Build>(errc::full, "hybridloop: invoke");
   if (!answer.wait()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
   return answer.take();
 }
@@ -7728,13 +8044,14 @@ loop_stats basic_loop<Traits>::stats() const noexcept {
   loop_stats s;
   s.turns = c.turns.get();
   s.tasks = c.tasks.get();
-  s.posts = c.posts();
+  s.posts = c.posts() + c.lending_.loans.get();
   s.spilled = c.in.shared.spilled() + c.lane_spilled.get();
   s.heap_tasks = c.in.blocks().heap_tasks();
   s.wakes_channel = c.door.wakes_channel.load(std::memory_order_relaxed);  // a hint; statistics
   s.wakes_poller = c.door.wakes_poller.load(std::memory_order_relaxed);    // a hint; statistics
   const std::uint64_t wakes = s.wakes_channel + s.wakes_poller;
   s.wakes_saved = s.posts > wakes ? s.posts - wakes : 0;
+  s.loans = c.lending_.loans.get();
   s.rescued = c.rescued.get();
   s.in_channel = c.parks_channel.get();
   s.in_poller = c.parks_poller.get();

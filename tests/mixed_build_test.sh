@@ -27,6 +27,7 @@ cat > shared.hpp <<'E'
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <thread>
 #include <unistd.h>
 #include <utility>
 
@@ -127,6 +128,7 @@ cat > throwing.cpp <<'E'
 
 std::size_t use_in_newer(hybridloop::loop& loop);
 std::size_t use_without(hybridloop::loop& loop);
+void borrow_without(hybridloop::loop& loop, const runs& microtask);
 
 void raise_if_armed() {
   if (armed) throw std::runtime_error("armed");
@@ -296,6 +298,28 @@ void handler() {
   expect(handled == 6);
 }
 
+// A caller without exceptions borrows the loop. What a task throws there leaves run() here.
+void loan() {
+  const auto token = std::make_shared<int>(0);
+  bool thrown = false;
+  hybridloop::loop_options options;
+  options.caller_runs = true;
+  hybridloop::loop loop(options);
+  std::thread runner([&] {
+    try {
+      loop.run();
+    } catch (const std::runtime_error&) {
+      thrown = true;
+    }
+  });
+  borrow_without(loop, runs{token});
+  runner.join();
+  armed = false;
+  expect(thrown);
+  expect(token.use_count() == 1);
+  expect(use(loop) == 2);
+}
+
 }  // namespace
 
 int main() {
@@ -308,6 +332,7 @@ int main() {
   }
   refusal();
   handler();
+  loan();
 }
 E
 
@@ -325,6 +350,19 @@ cat > without.cpp <<'E'
 #endif
 std::size_t use_without(hybridloop::loop& loop);
 std::size_t use_without(hybridloop::loop& loop) { return use(loop); }
+
+void borrow_without(hybridloop::loop& loop, const runs& microtask);
+void borrow_without(hybridloop::loop& loop, const runs& microtask) {
+  const auto caller = std::this_thread::get_id();
+  bool done = false;
+  while (!done) {
+    loop.invoke([&] {
+      if (std::this_thread::get_id() != caller) return;
+      armed = done = true;
+      loop.microtask(microtask);
+    });
+  }
+}
 E
 
 builds() {

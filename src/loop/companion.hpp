@@ -57,7 +57,7 @@ class companion {
   template <class Core>
   struct arrival : command_base {
     arrival(Core& c, const poll_event& e) noexcept : loop(&c), event(e) {}
-    void operator()() { loop->deliver(*loop, event); }
+    void operator()() { loop->calls.deliver(*loop, event); }
     Core* loop;
     poll_event event;
   };

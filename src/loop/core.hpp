@@ -16,6 +16,7 @@
 #include "loop/companion.hpp"
 #include "loop/entrance.hpp"
 #include "loop/hook.hpp"
+#include "loop/lending.hpp"
 #include "loop/lookout.hpp"
 #include "loop/meter.hpp"
 #include "loop/options.hpp"
@@ -135,7 +136,10 @@ class core : public entrance<Traits> {
 
   void refresh_now() noexcept { now_.set(read_now()); }
 
+  // For stats(): whoever is the loop, at the end of a turn and on every way out.
   void publish_counts() noexcept {
+    tasks.add(ran - counted);
+    counted = ran;
     timer_count.set(timers_.started());
     watch_count.set(watches_.count());
     stale_events.set(watches_.stale());
@@ -244,7 +248,8 @@ class core : public entrance<Traits> {
 
   // The loop thread.
   std::uint32_t born = Traits::kernel::forks();  // in which process
-  std::size_t ran = 0;   // by the innermost run()
+  std::size_t ran = 0;      // by the innermost run()
+  std::size_t counted = 0;  // of these, in stats()
   std::size_t runs = 0;  // how many are nested in each other
   bool ended = false;   // close was seen; timers and watches are gone
   stream_pace pace;
@@ -257,8 +262,15 @@ class core : public entrance<Traits> {
   hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
 
-  // How a companion's event is delivered: as the file was built whose run() is the innermost.
-  void (*deliver)(core&, const poll_event&) = nullptr;
+  // How a companion's event is delivered, and what others gave is run on a loan: as the file was built
+  // whose run() is the innermost.
+  struct {
+    void (*deliver)(core&, const poll_event&);
+    bool (*serve)(core&, std::size_t);
+  } calls{};
+
+  // Who is the loop, or was before it went to sleep.
+  lending<Traits> lending_;
 
  private:
   atomic<std::size_t> holders_{1};

@@ -27,10 +27,18 @@ inline constexpr std::uint32_t mode = 7;
 inline constexpr std::uint32_t wanted = 8;      // look once more before you sleep
 inline constexpr std::uint32_t stop = 16;
 inline constexpr std::uint32_t close = 32;
+inline constexpr std::uint32_t lendable = 64;  // the loop thread sleeps in the channel, or is about to, and
+                                               // has looked: a caller may be the loop meanwhile
+inline constexpr std::uint32_t offered = in_channel | lendable;
+inline constexpr std::uint32_t borrowed = lent | lendable;
 
 constexpr std::uint32_t mode_of(std::uint32_t word) noexcept { return word & mode; }
 constexpr std::uint32_t with_mode(std::uint32_t word, std::uint32_t m) noexcept {
   return (word & ~mode) | m;
+}
+// What ends a sleep ends all that belongs to it.
+constexpr std::uint32_t up(std::uint32_t word, std::uint32_t m) noexcept {
+  return with_mode(word & ~(wanted | lendable), m);
 }
 constexpr bool asleep(std::uint32_t word) noexcept {
   return mode_of(word) == in_channel || mode_of(word) == in_poller;
@@ -126,6 +134,12 @@ struct alignas(cache_line) doorbell {
     move(seen, bits);
   }
 
+  // Whoever turned the word to awake, if the loop thread waits on it.
+  void rouse() noexcept {
+    wakes_channel.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    Traits::parker::wake_one(word);
+  }
+
   // A doorbell nobody uses.
   static doorbell* acquire() noexcept {
     for (doorbell* d = list().load(std::memory_order_acquire); d != nullptr; d = d->next) {  // [list] A2
@@ -177,7 +191,7 @@ struct alignas(cache_line) doorbell {
       std::uint32_t then = seen | bits;
       if (status::wants_ring(seen)) {
         const std::uint32_t after = m == status::away ? status::idle : status::awake;
-        then = status::with_mode(then & ~status::wanted, after);
+        then = status::up(then, after);
       }
       if (m == status::lent) then |= status::wanted;
       // Even a bit that is set already is set again: who tells orders what it wrote before.
@@ -187,19 +201,14 @@ struct alignas(cache_line) doorbell {
         ringers.fetch_add(1, std::memory_order_seq_cst);  // [bell] B1
       }
       Traits::schedule_point("before-ring");
-      if (word.compare_exchange_weak(seen, then, std::memory_order_seq_cst,  // [bell] B2, [sleep] P2
+      if (word.compare_exchange_weak(seen, then, std::memory_order_seq_cst,  // [bell] B2, [sleep] P2, [lend] P2
                                      std::memory_order_seq_cst)) {  // [sleep] P2
-        if (m == status::in_channel) wake_channel();
+        if (m == status::in_channel) rouse();
         if (m == status::in_poller || m == status::away) wake_poller();
         break;
       }
     }
     if (counted) ringers.fetch_sub(1, std::memory_order_release);  // [bell] B3
-  }
-
-  void wake_channel() noexcept {
-    wakes_channel.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    Traits::parker::wake_one(word);
   }
 
   void wake_poller() noexcept {

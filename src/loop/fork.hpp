@@ -5,6 +5,7 @@
 
 #include "base/contract.hpp"
 #include "loop/core.hpp"
+#include "loop/frames.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -15,11 +16,12 @@ namespace detail {
 
 // Was the loop at rest when its process was copied? Not if another thread was running it and had not
 // parked, or had parked inside a task, or had borrowed it: then what belongs to the loop thread may be
-// half changed.
+// half changed. If the one thread has borrowed it, the one it has from is not there.
 template <class Traits>
 bool copied_at_rest(core<Traits>& c) noexcept {
   const std::uint32_t m = status::mode_of(c.wake.word());
-  return c.runs_here() || (m != status::awake && m != status::lent && c.runs <= 1);
+  if (loop_frame::runs_itself(&c.door)) return c.lending_.runs <= 1;
+  return m != status::awake && m != status::lent && c.runs <= 1;
 }
 
 // The destructor of a loop, in the child. Touches no kernel object that the parent has too, beyond

@@ -18,7 +18,8 @@ HYBRIDLOOP_OPEN
 // An event loop. `Build` is never given by a user; see detail::build.
 //
 // "Any thread" means any thread at any time while the loop lives. "The loop thread" is whoever is
-// inside run() or one of its sisters, that is: tasks, timers and callbacks.
+// inside run() or one of its sisters, that is: tasks, timers and callbacks; or inside an invoke() that it
+// runs itself, see loop_options::caller_runs.
 template <class Traits>
 class basic_loop {
  public:
@@ -81,6 +82,11 @@ class basic_loop {
   // once, overtaking what is queued. On a loop that nobody runs it waits until somebody does; on a
   // closed one, or one that ends before f ran, it throws errc::closed. Loops that invoke each other in
   // a circle would wait for ever: that is a broken contract.
+  //
+  // With loop_options::caller_runs, and while the loop thread sleeps in the channel, the caller is the
+  // loop for the time of the call and wakes nobody: it runs what was accepted before, and then f. All
+  // that f may do on the loop thread it may do there, run() included. What other tasks throw there
+  // leaves run() on the loop thread, or goes to on_exception at once; f then waits its turn.
   template <class F, class Build = detail::build_tag>
   std::invoke_result_t<F&> invoke(F&& f);
 
@@ -269,6 +275,8 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
+  template <class Build, class F, class Posted>
+  std::invoke_result_t<F&> ask(F& f, overflow when_full, const Posted& posted);
   template <class Build, class F>
   void set_hook(detail::hook& place, F&& f);
 

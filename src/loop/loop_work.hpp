@@ -7,6 +7,7 @@
 #include "loop/blocked.hpp"
 #include "loop/fork.hpp"
 #include "loop/invoke.hpp"
+#include "loop/loan.hpp"
 #include "loop/loop.hpp"
 #include "loop/runner.hpp"
 
@@ -90,17 +91,26 @@ post_result basic_loop<Traits>::dispatch(F&& f) {
 template <class Traits>
 template <class F, class Build>
 std::invoke_result_t<F&> basic_loop<Traits>::invoke(F&& f) {
-  using result = std::invoke_result_t<F&>;
   if (core_->runs_here()) return f();
-  using awaited = detail::awaited<Traits, result, Build>;
-  using asking = typename awaited::template asking<std::remove_reference_t<F>>;
   if (core_->in.closed()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
+  if (!core_->options.caller_runs) return ask<Build>(f, core_->options.when_full, [] {});
+  detail::loan<Traits> mine(*core_);
+  if (mine.serve()) return f();
+  return ask<Build>(f, mine.when_full(), [&mine] { mine.end(); });
+}
+
+// Posts f and waits for the answer. After posted() the loop may be gone.
+template <class Traits>
+template <class Build, class F, class Posted>
+std::invoke_result_t<F&> basic_loop<Traits>::ask(F& f, overflow when_full, const Posted& posted) {
+  using awaited = detail::awaited<Traits, std::invoke_result_t<F&>, Build>;
+  using asking = typename awaited::template asking<F>;
   awaited answer;
   const detail::blocked_call<Traits> blocked(&core_->door, answer.state());
   HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
-  const post_result posted =
-      core_->template post<Build>(asking(answer, f), core_->options.when_full);
-  if (posted == post_result::full) detail::refuse<Build>(errc::full, "hybridloop: invoke");
+  const post_result result = core_->template post<Build>(asking(answer, f), when_full);
+  posted();
+  if (result == post_result::full) detail::refuse<Build>(errc::full, "hybridloop: invoke");
   if (!answer.wait()) detail::refuse<Build>(errc::closed, "hybridloop: invoke");
   return answer.take();
 }
@@ -185,13 +195,14 @@ loop_stats basic_loop<Traits>::stats() const noexcept {
   loop_stats s;
   s.turns = c.turns.get();
   s.tasks = c.tasks.get();
-  s.posts = c.posts();
+  s.posts = c.posts() + c.lending_.loans.get();
   s.spilled = c.in.shared.spilled() + c.lane_spilled.get();
   s.heap_tasks = c.in.blocks().heap_tasks();
   s.wakes_channel = c.door.wakes_channel.load(std::memory_order_relaxed);  // a hint; statistics
   s.wakes_poller = c.door.wakes_poller.load(std::memory_order_relaxed);    // a hint; statistics
   const std::uint64_t wakes = s.wakes_channel + s.wakes_poller;
   s.wakes_saved = s.posts > wakes ? s.posts - wakes : 0;
+  s.loans = c.lending_.loans.get();
   s.rescued = c.rescued.get();
   s.in_channel = c.parks_channel.get();
   s.in_poller = c.parks_poller.get();

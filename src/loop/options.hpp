@@ -29,8 +29,14 @@ struct loop_options {
   // a process that may use one CPU only.
   std::chrono::nanoseconds spin = detail::default_spin;
 
+  // invoke() may be run by its caller, as the loop, while the loop thread sleeps in the channel: nobody
+  // is woken for it. Gives up thread affinity: tasks, still one at a time and in order, may run on
+  // any thread that calls invoke(), and "the loop thread" is the one that runs them. Ignored by:
+  // fast_path::off, a loop that watches descriptors (but for fast_path::mini), run_once().
+  bool caller_runs = false;
+
   // Takes what tasks, timers and watch callbacks throw; without it an exception leaves run().
-  // Called on the loop thread.
+  // Called where they ran.
   void (*on_exception)(std::exception_ptr) = nullptr;
 };
 
@@ -50,12 +56,13 @@ struct basic_frame_report {
 struct loop_stats {
   std::uint64_t turns = 0;
   std::uint64_t tasks = 0;          // tasks, timers and watch callbacks run
-  std::uint64_t posts = 0;          // accepted
+  std::uint64_t posts = 0;          // accepted, and what callers of invoke() ran themselves
   std::uint64_t spilled = 0;        // accepted while the ring was full
   std::uint64_t heap_tasks = 0;     // closures or nodes that needed the heap
   std::uint64_t wakes_channel = 0;  // a sleep in the channel ended by another thread
   std::uint64_t wakes_poller = 0;   // a sleep in the poller ended by another thread
   std::uint64_t wakes_saved = 0;    // posts that needed no wake
+  std::uint64_t loans = 0;          // calls of invoke() whose caller ran it; see caller_runs
   std::uint64_t rescued = 0;        // HYBRIDLOOP_RESCUE_MS found work: a lost wake
   std::uint64_t parks = 0;
   std::uint64_t in_channel = 0;     // parks in the channel

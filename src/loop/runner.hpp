@@ -9,20 +9,13 @@
 #include "loop/core.hpp"
 #include "loop/event_batch.hpp"
 #include "loop/frames.hpp"
+#include "loop/loan.hpp"
 #include "loop/meter.hpp"
 #include "loop/ownership.hpp"
 #include "loop/park.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
-
-// When a call of run() returns, other than by stop() or by close() and drained.
-enum class until : std::uint8_t {
-  ended,     // never
-  idle,      // nothing is left that could happen
-  turned,    // after one turn
-  deadline,  // when the clock says so
-};
 
 // Lives on the stack of the caller, who is the loop thread for that long. Calls nest inside a task:
 // an inner runner goes on with the next task, and the outer ones return after it when it was stopped.
@@ -33,18 +26,20 @@ class runner {
  public:
   explicit runner(core_type& c)
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
-        ran_before_(std::exchange(c.ran, 0)),
-        deliver_before_(std::exchange(c.deliver, &deliver_arrival)), events_(c) {
+        ran_before_(std::exchange(c.ran, 0)), counted_before_(std::exchange(c.counted, 0)),
+        calls_before_(c.calls), events_(c) {
+    c.calls = {&deliver_arrival, &serve_lent<Traits, Build>};
     ++c.runs;
   }
   runner(const runner&) = delete;
   runner& operator=(const runner&) = delete;
   ~runner() {
     events_.put_back();
-    publish_counts();
+    core_.publish_counts();
     --core_.runs;
     core_.ran = ran_before_;
-    core_.deliver = deliver_before_;
+    core_.counted = counted_before_;
+    core_.calls = calls_before_;
     core_.in.publish_heads();
     if (!outermost_) return;
     if (stopped_) core_.wake.forget(status::stop);
@@ -108,9 +103,11 @@ class runner {
     drain_ingress();
     if (may_sleep && nothing_happened()) {
       call_hook(core_.prepare);
-      const bool sleep = !stop_seen() && !finished(goal) && nothing_happened();
-      if (sleep) asked_poller_ = park(core_, events_, deadline);
+      const bool sleep = !stop_seen() && !finished(goal) && nothing_happened() && !core_.lending_.error;
+      if (sleep) asked_poller_ = park(core_, events_, goal, deadline);
       call_hook(core_.check);
+      if (core_.lending_.error) rethrow<Build>(std::exchange(core_.lending_.error, nullptr));
+      run_microtasks();  // left over from a loan
       much_came_ = true;
       core_.in.adopt();
       fire_due_timers();
@@ -124,6 +121,7 @@ class runner {
 
   static bool enter(core_type& c, bool outermost) {
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
+    if (!outermost) keep_loan(c);
     const bool entered = !outermost || c.wake.enter();
     HYBRIDLOOP_CONTRACT(entered, "run() while another thread runs this loop: post to it, or make a second one");
     return entered;
@@ -178,13 +176,6 @@ class runner {
   void end_turn() noexcept {
     if (!core_.microtasks.empty()) core_.micro_left.add(1);
     core_.wake.expect_stream(core_.taken_in());
-    publish_counts();
-  }
-
-  // For stats(): at the end of a turn, and on every way out.
-  void publish_counts() noexcept {
-    core_.tasks.add(core_.ran - published_);
-    published_ = core_.ran;
     core_.publish_counts();
   }
 
@@ -334,10 +325,10 @@ class runner {
   const bool entered_;
   const loop_frame frame_;
   const std::size_t ran_before_;
-  void (*const deliver_before_)(core_type&, const poll_event&);
+  const std::size_t counted_before_;
+  const decltype(core_type::calls) calls_before_;
   bool stopped_ = false;
 
-  std::size_t published_ = 0;      // of core_.ran
   std::size_t steps_ = 0;          // whatever was run, counted as a task or not
   std::size_t steps_at_turn_ = 0;
   bool asked_poller_ = false;      // in this turn

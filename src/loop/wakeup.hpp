@@ -1,4 +1,4 @@
-// loop/wakeup.hpp - the loop's own side of its status word: entering, leaving, lending, sleeping
+// loop/wakeup.hpp - the loop's own side of its status word: entering, leaving, sleeping, lending
 #pragma once
 
 #include <atomic>
@@ -16,6 +16,8 @@ namespace detail {
 //
 //   who stops being the loop                who becomes it
 //   N1  status -> idle, CAS, release        N2  status: idle -> awake or lent, CAS, acquire
+//
+// A loop thread that sleeps and its callers take turns by the same CAS; see loop/lending.hpp.
 template <class Traits>
 class wakeup {
  public:
@@ -25,8 +27,9 @@ class wakeup {
     return door_.word.load(std::memory_order_acquire);  // [close] C3
   }
   bool running() const noexcept {
-    const std::uint32_t m = status::mode_of(word());
-    return m == status::awake || status::asleep(m);
+    const std::uint32_t seen = word();
+    const std::uint32_t m = status::mode_of(seen);
+    return m == status::awake || status::asleep(m) || (seen & status::lendable) != 0;
   }
   bool told(std::uint32_t bits) const noexcept { return (word() & bits) != 0; }
   void forget(std::uint32_t bits) noexcept {
@@ -40,7 +43,7 @@ class wakeup {
       const std::uint32_t m = status::mode_of(seen);
       if (m == status::idle || m == status::away) {
         if (change(seen, status::with_mode(seen, status::awake))) return true;
-      } else if (m == status::lent) {
+      } else if (m == status::lent && (seen & status::lendable) == 0) {
         await_give_back(seen);
         seen = word();
       } else {
@@ -67,8 +70,9 @@ class wakeup {
   // For who cannot leave it to the loop thread: waits for another borrower. False: somebody runs it.
   bool borrow_in_turn(std::uint32_t& was) noexcept {
     while (!borrow(was)) {
-      if (was != status::lent) return false;
-      await_give_back(word());
+      const std::uint32_t seen = word();
+      if (was != status::lent || (seen & status::lendable) != 0) return false;
+      await_give_back(seen);
     }
     return true;
   }
@@ -95,14 +99,17 @@ class wakeup {
 
   // The child of a fork, whose one thread this is: who was ringing, or running the loop, is not there.
   void settle_in_child(std::uint32_t m) noexcept {
-    door_.word.store(status::with_mode(word(), m), std::memory_order_relaxed);  // ours alone
+    const std::uint32_t now = status::with_mode(word() & ~status::lendable, m);
+    door_.word.store(now, std::memory_order_relaxed);   // ours alone
+    kept_.store(0, std::memory_order_relaxed);          // ours alone
     door_.ringers.store(0, std::memory_order_relaxed);                          // ours alone
     owes_barrier_ = !symmetric_;
   }
 
   void bury() noexcept { turn_to(status::dead); }
 
-  // [sleep] L1. False when something was told that a sleeper would not hear; then look again.
+  // [sleep] L1. False when something was told that a sleeper would not hear; then look again. From true
+  // on the word is `sleep` and nothing else, until somebody ends the sleep.
   bool publish(std::uint32_t sleep) noexcept {
     std::uint32_t seen = word();
     for (;;) {
@@ -113,23 +120,78 @@ class wakeup {
       if (door_.word.compare_exchange_weak(seen, status::with_mode(seen, sleep),
                                            std::memory_order_seq_cst,   // [sleep] L1
                                            std::memory_order_acquire)) {  // a hint; the loop repeats
-        published_ = status::with_mode(seen, sleep);
         return true;
       }
     }
   }
 
-  // What the channel's wait compares with.
-  std::uint32_t published() const noexcept { return published_; }
+  // What the channel's wait looks at.
   const auto& sleeping_word() const noexcept { return door_.word; }
 
   // True when nobody else ended the sleep.
   bool wake_self() noexcept {
     std::uint32_t seen = word();
     while (status::asleep(seen)) {
-      if (change(seen, status::with_mode(seen, status::awake))) return true;
+      if (change(seen, status::up(seen, status::awake))) return true;
     }
     return false;
+  }
+
+  // ---- Lending, while the loop thread sleeps in the channel. See loop/lending.hpp. ----
+
+  // The loop thread, after publish(in_channel) and a look that found nothing. From true on it owns
+  // nothing. False: somebody has ended the sleep.
+  bool offer() noexcept { return exchange(status::in_channel, status::offered); }
+
+  // The loop thread that has offered itself, after its sleep. From here on it is the loop again. True
+  // when nobody else ended the sleep.
+  bool reclaim() noexcept {
+    for (std::uint32_t seen = word();;) {
+      if (seen == status::offered) {
+        if (change(seen, status::awake)) return true;
+      } else if ((seen & status::lendable) != 0) {
+        await_give_back(seen);
+        seen = word();
+      } else if (kept_.load(std::memory_order_acquire) != 0) {  // [keep] V2, V4
+        Traits::parker::wake_one(door_.word);  // what woke us was meant for the one who is the loop
+        Traits::parker::wait(kept_, 1, never);
+        seen = word();
+      } else {
+        return false;
+      }
+    }
+  }
+
+  // Any thread. True: it is the loop.
+  bool borrow_sleeper() noexcept {
+    return word() == status::offered && exchange(status::offered, status::borrowed);
+  }
+
+  // The loop thread sleeps on. False: somebody wants it.
+  bool give_back_asleep() noexcept { return exchange(status::borrowed, status::offered); }
+
+  // The loop may be gone as soon as the word is awake; its doorbell stays.
+  void give_back_awake() noexcept {
+    doorbell<Traits>& door = door_;
+    std::uint32_t seen = word();
+    while (!change(seen, status::up(seen, status::awake))) {
+    }
+    door.rouse();
+  }
+
+  // The borrower stays the loop until end_keep(), and may sleep on the word.
+  void keep() noexcept {
+    kept_.store(1, std::memory_order_relaxed);  // [keep] V1 comes with the CAS
+    std::uint32_t seen = word();
+    while (!change(seen, status::up(seen, status::awake))) {
+    }
+  }
+  void end_keep() noexcept {
+    doorbell<Traits>& door = door_;
+    auto& kept = kept_;
+    kept.store(0, std::memory_order_release);  // [keep] V3
+    Traits::parker::wake_one(kept);
+    door.rouse();
   }
 
   // Chooses who pays for [sleep] from now on, by the posts since the last park. Call before
@@ -197,6 +259,11 @@ class wakeup {
     return door_.word.compare_exchange_weak(seen, next, std::memory_order_acq_rel,  // [hand] N1, N2
                                             std::memory_order_acquire);  // a hint; the caller repeats
   }
+  bool exchange(std::uint32_t from, std::uint32_t to) noexcept {
+    std::uint32_t seen = from;
+    return door_.word.compare_exchange_strong(seen, to, std::memory_order_acq_rel,  // [lend] E0, E1; [lend] E2
+                                              std::memory_order_relaxed);  // a hint; the caller gives up
+  }
   std::uint32_t turn_to(std::uint32_t m) noexcept {
     std::uint32_t seen = word();
     while (!change(seen, status::with_mode(seen, m))) {
@@ -205,7 +272,7 @@ class wakeup {
   }
 
   doorbell<Traits>& door_;
-  std::uint32_t published_ = 0;
+  typename Traits::template atomic<std::uint32_t> kept_{0};
   bool symmetric_ = true;
   bool owes_barrier_ = false;
   std::uint64_t posts_seen_ = 0;

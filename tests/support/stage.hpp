@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <hybridloop.hpp>
@@ -18,18 +19,29 @@ class stage {
   }
   stage(const stage&) = delete;
   stage& operator=(const stage&) = delete;
-  ~stage() { current_.store(nullptr); }
+  ~stage() {
+    current_.store(nullptr);
+    while (looking_ != 0) std::this_thread::yield();
+  }
 
   bool entered() const { return entered_.load(); }
 
   static void reached(const char* point) {
-    stage* now = current_.load();
-    if (now == nullptr || now->point_ != point) return;
-    if (!now->entered_.exchange(true)) now->act_();
+    if (stage* here = entered_at(point)) here->act_();
   }
 
  private:
+  static stage* entered_at(const char* point) {
+    if (current_.load() == nullptr) return nullptr;
+    ++looking_;
+    stage* here = current_.load();
+    if (here != nullptr && (here->point_ != point || here->entered_.exchange(true))) here = nullptr;
+    --looking_;
+    return here;
+  }
+
   static inline std::atomic<stage*> current_{nullptr};
+  static inline std::atomic<int> looking_{0};  // threads that compare names
   const std::string point_;
   std::function<void()> act_;
   std::atomic<bool> entered_{false};
