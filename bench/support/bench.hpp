@@ -70,8 +70,8 @@ class family {
   void select(const options& how);
   void repeat(const options& how);
   void print_text() const;
-  void print_csv() const;
-  void print_json() const;
+  void print_csv(const options& how) const;
+  void print_json(const options& how) const;
 
   std::string title_;
   const char* unit_;
@@ -85,8 +85,8 @@ inline void family::run(const options& how) {
   if (rows_.empty()) return;
   repeat(how);
   if (how.as == format::text) print_text();
-  if (how.as == format::csv) print_csv();
-  if (how.as == format::json) print_json();
+  if (how.as == format::csv) print_csv(how);
+  if (how.as == format::json) print_json(how);
   std::fflush(stdout);
 }
 
@@ -114,7 +114,7 @@ inline void family::repeat(const options& how) {
   if (counted_) {
     for (row& r : rows_) {
       progress(r, "count", 0);
-      r.syscalls = syscall_count::of(r.repeat);
+      r.syscalls = count_syscalls(r.repeat);
     }
   }
   for (int i = 0; i <= how.reps; ++i) {
@@ -183,7 +183,7 @@ inline constexpr column columns[] = {
 };
 
 inline void print_csv_header() {
-  std::printf("family,unit,kind,row");
+  std::printf("program,family,unit,kind,row");
   for (const column& c : columns) std::printf(",%s", c.name);
   std::printf(",ours/this,low,high\n");
 }
@@ -194,9 +194,9 @@ inline std::string number(double value, const char* absent) {
   return std::isnan(value) ? absent : text;
 }
 
-inline void family::print_csv() const {
+inline void family::print_csv(const options& how) const {
   for (const row& r : rows_) {
-    std::printf("\"%s\",%s,%s,%s", title_.c_str(), unit_, name_of(r.role), r.name.c_str());
+    std::printf("%s,\"%s\",%s,%s,\"%s\"", how.program.c_str(), title_.c_str(), unit_, name_of(r.role), r.name.c_str());
     for (const column& c : columns) std::printf(",%s", number(c.of(r), "").c_str());
     const ratio x = ratio_of_medians(rows_.front().all(&sample::figure), r.all(&sample::figure));
     std::printf(",%s,%s,%s\n", number(x.value, "").c_str(), number(x.low, "").c_str(), number(x.high, "").c_str());
@@ -204,10 +204,10 @@ inline void family::print_csv() const {
 }
 
 // A line for each row; a row of ours says how it stands against every other row.
-inline void family::print_json() const {
+inline void family::print_json(const options& how) const {
   for (const row& r : rows_) {
-    std::printf("{\"family\": \"%s\", \"unit\": \"%s\", \"kind\": \"%s\", \"row\": \"%s\"", title_.c_str(),
-                unit_, name_of(r.role), r.name.c_str());
+    std::printf("{\"program\": \"%s\", \"family\": \"%s\", \"unit\": \"%s\", \"kind\": \"%s\", \"row\": \"%s\"",
+                how.program.c_str(), title_.c_str(), unit_, name_of(r.role), r.name.c_str());
     for (const column& c : columns) std::printf(", \"%s\": %s", c.name, number(c.of(r), "null").c_str());
     std::printf(", \"figures\": [");
     for (const sample& s : r.samples) std::printf("%s%s", &s == &r.samples.front() ? "" : ", ", number(s.figure, "null").c_str());

@@ -12,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -47,12 +46,11 @@ struct sample {
   }
 };
 
-// Nobody's prctl(2): it says to a tracer where the timed part begins and ends; see syscalls.hpp.
-inline constexpr int mark_number = 0x62656e63;
-enum class mark : unsigned long { begin = 1, end = 2 };
-inline bool traced = false;
-inline void tell_tracer(mark what, std::size_t operations) {
-  if (traced) ::prctl(mark_number, static_cast<unsigned long>(what), operations, 0ul, 0ul);
+// Told where the timed part of a repetition begins and ends, by whoever counts beside the clock.
+enum class mark { begin, end };
+inline void (*on_mark)(mark what, std::size_t operations) = nullptr;
+inline void tell(mark what, std::size_t operations) {
+  if (on_mark != nullptr) on_mark(what, operations);
 }
 
 struct meters {
@@ -78,10 +76,10 @@ template <class F>
 sample timed(std::size_t operations, F&& f) {
   const double n = static_cast<double>(operations);
   const meters before;
-  tell_tracer(mark::begin, 0);
+  tell(mark::begin, 0);
   std::forward<F>(f)();
   const auto end = steady::now();
-  tell_tracer(mark::end, operations);
+  tell(mark::end, operations);
   const meters after;
   sample s;
   s.figure = std::chrono::duration<double, std::nano>(end - before.time).count() / n;
@@ -98,18 +96,23 @@ inline double median_of(std::vector<double> values) {
   return values.size() % 2 != 0 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
-// Runs f(values), which appends a figure for each of `operations`.
-template <class F>
-sample spread(std::size_t operations, F&& f) {
-  std::vector<double> values;
-  values.reserve(operations);
-  sample s = timed(operations, [&] { f(values); });
+// Median, 99th percentile and extremes of `values`, beside what `s` knows of the costs.
+inline sample spread_of(std::vector<double> values, sample s) {
   std::sort(values.begin(), values.end());
   s.figure = median_of(values);
   s.least = values.front();
   s.p99 = values[(values.size() - 1) * 99 / 100];
   s.most = values.back();
   return s;
+}
+
+// Runs f(values), which appends a figure for each of `operations`.
+template <class F>
+sample spread(std::size_t operations, F&& f) {
+  std::vector<double> values;
+  values.reserve(operations);
+  const sample s = timed(operations, [&] { f(values); });
+  return spread_of(std::move(values), s);
 }
 
 inline double nanos_between(steady::time_point from, steady::time_point to) {

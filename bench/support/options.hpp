@@ -15,7 +15,8 @@ enum class format { text, csv, json };
 struct options {
   format as = format::text;
   int reps = 7;
-  std::string only;  // text of a family's title or of a row's name
+  std::string program;  // its name, without folders
+  std::string only;     // text of a family's title or of a row's name
 
   options(int argc, char** argv);
 
@@ -33,6 +34,8 @@ inline std::size_t scaled(std::size_t operations) {
 }
 
 inline options::options(int argc, char** argv) {
+  program = argv[0];
+  program.erase(0, program.rfind('/') + 1);
   const auto next = [&](int& i) { return i + 1 < argc ? argv[++i] : ""; };
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

@@ -22,6 +22,7 @@ inline constexpr std::size_t enough_for_interval = 21;
 // disturbed both. The seed is fixed, the same figures give the same interval.
 inline ratio ratio_of_medians(const std::vector<double>& ours, const std::vector<double>& theirs) {
   ratio r;
+  if (!(median_of(theirs) > 0)) return r;
   r.value = median_of(ours) / median_of(theirs);
   const std::size_t n = (std::min)(ours.size(), theirs.size());
   if (n < enough_for_interval) return r;
