@@ -38,7 +38,7 @@ struct source {
   std::string body;
 };
 const source ours_source{"#include <hybridloop.hpp>\n",
-                         "int main() { hybridloop::loop l; l.post([] {}); l.run_until_idle(); }\n"};
+                         "int main() { hybridloop::loop l; static_cast<void>(l.post([] {})); l.run_until_idle(); }\n"};
 const source asio_source{"#include <asio/io_context.hpp>\n#include <asio/post.hpp>\n",
                          "int main() { asio::io_context c; asio::post(c, [] {}); c.run(); }\n"};
 
