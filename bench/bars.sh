@@ -28,7 +28,7 @@ awk '
 
   function say(what, figure, bound, mark) {
     if (figure == "" || figure == "null") { absent++; printf "  %-8s %9s          %s\n", "-", "-", what; return }
-    verdict = figure <= bound ? "met" : "missed"; tally[verdict]++
+    figure += 0; verdict = figure <= bound ? "met" : "missed"; tally[verdict]++
     printf "  %-8s %9.3f%1s <= %-6g %s\n", verdict, figure, mark, bound, what
   }
   function against(what, family, ours, other, bound) {

@@ -42,7 +42,8 @@ void measure_bursts(const bench::options& how) {
   const auto singly = [](auto& rival) { return workloads::bursts(rival, one_by_one); };
   rivals::add<rivals::ours<>>(table, kind::ours, singly);
   rivals::add<rivals::ours<>>(
-      table, kind::ours, [](auto& rival) { return workloads::bursts(rival, as_a_range()); }, "hybridloop post_range");
+      table, kind::ours, [](auto& rival) { return workloads::bursts(rival, as_a_range()); },
+      "hybridloop post_range");
   rivals::add_lane(table, singly);
   rivals::add_rivals(table, singly);
   table.run(how);
@@ -66,10 +67,11 @@ class frames {
     std::uniform_int_distribution<int> any(1000, 50000);
     const std::size_t tasks = bench::scaled(10000);
     done_ = 0;
-    for (std::size_t i = 0; i < tasks; ++i) give([this, span = nanoseconds(any(random_))] {
-      work(span);
-      ++done_;
-    });
+    for (std::size_t i = 0; i < tasks; ++i)
+      give([this, span = nanoseconds(any(random_))] {
+        work(span);
+        ++done_;
+      });
     std::vector<double> over;
     bench::sample s = bench::timed(tasks, [&] {
       for (bool left = true; left;) {

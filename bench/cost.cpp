@@ -37,8 +37,9 @@ struct source {
   std::string includes;
   std::string body;
 };
-const source ours_source{"#include <hybridloop.hpp>\n",
-                         "int main() { hybridloop::loop l; static_cast<void>(l.post([] {})); l.run_until_idle(); }\n"};
+const source ours_source{
+    "#include <hybridloop.hpp>\n",
+    "int main() { hybridloop::loop l; static_cast<void>(l.post([] {})); l.run_until_idle(); }\n"};
 const source asio_source{"#include <asio/io_context.hpp>\n#include <asio/post.hpp>\n",
                          "int main() { asio::io_context c; asio::post(c, [] {}); c.run(); }\n"};
 
@@ -47,7 +48,8 @@ source standard_headers() {
   std::ifstream joined("hybridloop.hpp");
   std::set<std::string> headers;
   for (std::string line; std::getline(joined, line);) {
-    if (line.compare(0, 10, "#include <") == 0 && line.find('.') == std::string::npos) headers.insert(line);
+    if (line.compare(0, 10, "#include <") == 0 && line.find('.') == std::string::npos)
+      headers.insert(line);
   }
   source all;
   for (const std::string& header : headers) all.includes += header + "\n";
@@ -69,7 +71,8 @@ class compilation {
   }
   sample milliseconds(const char* level) const {
     const std::string command =
-        std::string(BENCH_CXX " -std=c++17 " BENCH_INCLUDE " -DASIO_STANDALONE ") + level + " -c " + path() + " -o /dev/null";
+        std::string(BENCH_CXX " -std=c++17 " BENCH_INCLUDE " -DASIO_STANDALONE ") + level + " -c " +
+        path() + " -o /dev/null";
     int status = 0;
     const sample s = bench::timed(1, [&] { status = std::system(command.c_str()); });
     bench::must(status == 0, "the file compiled");
@@ -89,9 +92,12 @@ struct compile_how {
   bool used;
 };
 
-void add_compilation(bench::family& table, kind role, const char* name, const source& what, compile_how how) {
+void add_compilation(bench::family& table, kind role, const char* name, const source& what,
+                     compile_how how) {
   std::string text = what.includes + (how.used ? what.body : "");
-  table.add(role, name, [text = std::move(text), level = how.level] { return compilation(text).milliseconds(level); });
+  table.add(role, name, [text = std::move(text), level = how.level] {
+    return compilation(text).milliseconds(level);
+  });
 }
 
 #if defined(HAVE_ASIO)
@@ -116,12 +122,17 @@ void add_size(bench::family& table, kind role, const char* name, std::size_t siz
   table.add(role, name, [size] { return sample(static_cast<double>(size)); });
 }
 #if defined(HAVE_LIBUV)
-void add_libuv_size(bench::family& table) { add_size(table, kind::rival, "libuv uv_loop_t + uv_async_t", sizeof(uv_loop_t) + sizeof(uv_async_t)); }
+void add_libuv_size(bench::family& table) {
+  add_size(table, kind::rival, "libuv uv_loop_t + uv_async_t",
+           sizeof(uv_loop_t) + sizeof(uv_async_t));
+}
 #else
 void add_libuv_size(bench::family& table) { table.skip("libuv"); }
 #endif
 #if defined(HAVE_ASIO)
-void add_asio_size(bench::family& table) { add_size(table, kind::rival, "Asio io_context", sizeof(asio::io_context)); }
+void add_asio_size(bench::family& table) {
+  add_size(table, kind::rival, "Asio io_context", sizeof(asio::io_context));
+}
 #else
 void add_asio_size(bench::family& table) { table.skip("Asio"); }
 #endif
@@ -166,11 +177,13 @@ double in_a_child(F f) {
   const pid_t child = ::fork();
   if (child == 0) {
     const double figure = f();
-    ::_exit(::write(ends[1], &figure, sizeof figure) == static_cast<ssize_t>(sizeof figure) ? 0 : 1);
+    ::_exit(::write(ends[1], &figure, sizeof figure) == static_cast<ssize_t>(sizeof figure) ? 0
+                                                                                            : 1);
   }
   ::close(ends[1]);
   double figure = bench::none;
-  bench::must(::read(ends[0], &figure, sizeof figure) == static_cast<ssize_t>(sizeof figure), "a child answered");
+  bench::must(::read(ends[0], &figure, sizeof figure) == static_cast<ssize_t>(sizeof figure),
+              "a child answered");
   ::close(ends[0]);
   ::waitpid(child, nullptr, 0);
   return figure;
@@ -217,7 +230,8 @@ void add_growth(bench::family& table, kind role, double (*meter)(), std::size_t 
   }
 }
 
-void measure_growth(const bench::options& how, const char* title, const char* unit, double (*meter)(), std::size_t tasks) {
+void measure_growth(const bench::options& how, const char* title, const char* unit,
+                    double (*meter)(), std::size_t tasks) {
   bench::family table(title, unit);
   add_growth<rivals::ours<>>(table, kind::ours, meter, tasks);
   add_growth<rivals::ours<hybridloop::fast_path::mini>>(table, kind::ours, meter, tasks);

@@ -15,11 +15,13 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/epoll.h>
+#endif
 
 #include "support/bench.hpp"
 #include "support/libraries.hpp"
@@ -52,6 +54,7 @@ class ours {
 };
 
 // The limit: what anybody would write who needs nothing else.
+#if defined(__linux__)
 class bare_epoll {
  public:
   static constexpr const char* name = "a bare epoll loop";
@@ -88,6 +91,11 @@ class bare_epoll {
   std::deque<entry> entries_;
   bool stopped_ = false;
 };
+#else
+struct bare_epoll : rivals::absent {
+  static constexpr const char* name = "a bare epoll loop";
+};
+#endif
 
 #if defined(HAVE_LIBUV)
 class libuv {
@@ -105,7 +113,8 @@ class libuv {
     polls_.emplace_back();
     uv_poll_init(&loop_, &polls_.back(), fd);
     polls_.back().data = &item;
-    uv_poll_start(&polls_.back(), UV_READABLE, [](uv_poll_t* p, int, int) { static_cast<Item*>(p->data)->ready(); });
+    uv_poll_start(&polls_.back(), UV_READABLE,
+                  [](uv_poll_t* p, int, int) { static_cast<Item*>(p->data)->ready(); });
   }
   void run() { uv_run(&loop_, UV_RUN_DEFAULT); }
   void stop() { uv_stop(&loop_); }
@@ -143,11 +152,12 @@ class asio_wait {
  private:
   template <class Item>
   static void wait(asio::posix::stream_descriptor& descriptor, Item& item) {
-    descriptor.async_wait(asio::posix::stream_descriptor::wait_read, [&descriptor, &item](const asio::error_code& code) {
-      if (code) return;
-      item.ready();
-      wait(descriptor, item);
-    });
+    descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
+                          [&descriptor, &item](const asio::error_code& code) {
+                            if (code) return;
+                            item.ready();
+                            wait(descriptor, item);
+                          });
   }
   asio::io_context context_;
   std::deque<asio::posix::stream_descriptor> descriptors_;
@@ -202,7 +212,9 @@ class libev {
   void add(int fd, Item& item) {
     watchers_.emplace_back();
     ev_io& w = watchers_.back();
-    const auto call = [](struct ev_loop*, ev_io* one, int) { static_cast<Item*>(one->data)->ready(); };
+    const auto call = [](struct ev_loop*, ev_io* one, int) {
+      static_cast<Item*>(one->data)->ready();
+    };
     ev_io_init(&w, call, fd, rivals::libev_readable);
     w.data = &item;
     ev_io_start(loop_, &w);
@@ -227,13 +239,15 @@ void add(bench::family& table, kind role, Measure measure) {
   if constexpr (std::is_base_of_v<rivals::absent, Contender>) {
     table.skip(Contender::name);
   } else {
-    table.add(role, Contender::name, [measure] { return measure(static_cast<Contender*>(nullptr)); });
+    table.add(role, Contender::name,
+              [measure] { return measure(static_cast<Contender*>(nullptr)); });
   }
 }
 
 // `measure` takes a null pointer that names the contender's type.
 template <class Measure>
-void run_family(const bench::options& how, const std::string& title, const char* unit, Measure measure) {
+void run_family(const bench::options& how, const std::string& title, const char* unit,
+                Measure measure) {
   bench::family table(title, unit);
   add<ours>(table, kind::ours, measure);
   add<libuv>(table, kind::rival, measure);
@@ -253,6 +267,7 @@ class descriptor {
     if (fd_ >= 0) ::close(fd_);
   }
   int get() const { return fd_; }
+  void do_not_block() const { ::fcntl(fd_, F_SETFL, ::fcntl(fd_, F_GETFL) | O_NONBLOCK); }
 
  private:
   int fd_;
@@ -268,9 +283,11 @@ class ring_of_sockets {
   ring_of_sockets() {
     for (std::size_t i = 0; i < size; ++i) {
       int ends[2] = {-1, -1};
-      bench::must(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0, "a pair of sockets");
+      bench::must(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "a pair of sockets");
       in_.emplace_back(ends[0]);
       out_.emplace_back(ends[1]);
+      in_.back().do_not_block();
+      out_.back().do_not_block();
     }
   }
 
@@ -315,7 +332,8 @@ class ring_of_sockets {
 };
 
 void measure_tokens(const bench::options& how, std::size_t tokens) {
-  const std::string title = "descriptors: 100 socket pairs, " + std::to_string(tokens) + (tokens == 1 ? " token" : " tokens");
+  const std::string title = "descriptors: 100 socket pairs, " + std::to_string(tokens) +
+                            (tokens == 1 ? " token" : " tokens");
   run_family(how, title, "ns/pass", [tokens](auto* type) {
     ring_of_sockets ring;
     std::remove_pointer_t<decltype(type)> contender;
@@ -340,8 +358,11 @@ void measure_crowd(const bench::options& how) {
     return;
   }
   run_family(how, "descriptors: 10000 idle + 100 busy", "ns/pass", [](auto* type) {
+    int pipe[2] = {-1, -1};
+    bench::must(::pipe(pipe) == 0, "a pipe");
+    const descriptor silent_end(pipe[0]), other_end(pipe[1]);
     std::vector<descriptor> crowd;
-    for (std::size_t i = 0; i < idle; ++i) crowd.emplace_back(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    for (std::size_t i = 0; i < idle; ++i) crowd.emplace_back(::dup(silent_end.get()));
     ring_of_sockets ring;
     silent nobody;
     std::remove_pointer_t<decltype(type)> contender;
@@ -353,23 +374,30 @@ void measure_crowd(const bench::options& how) {
 // ---- TCP ----
 
 // Both ends of a connection over loopback; nothing is held back, and 64 KiB fit on the way.
-std::pair<descriptor, descriptor> connection() {
-  const descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+struct connection {
+  descriptor client;
+  descriptor server;
+};
+connection connect_to_myself() {
+  const descriptor listener(::socket(AF_INET, SOCK_STREAM, 0));
   const int room = 1 << 18;
-  ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &room, sizeof room);  // accepted ones inherit it
+  ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &room,
+               sizeof room);  // accepted ones inherit it
   ::setsockopt(listener.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof address;
   auto* const plain = reinterpret_cast<sockaddr*>(&address);
-  bench::must(::bind(listener.get(), plain, size) == 0 && ::listen(listener.get(), 1) == 0, "a port to listen on");
+  bench::must(::bind(listener.get(), plain, size) == 0 && ::listen(listener.get(), 1) == 0,
+              "a port to listen on");
   ::getsockname(listener.get(), plain, &size);
-  descriptor client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  descriptor client(::socket(AF_INET, SOCK_STREAM, 0));
   ::setsockopt(client.get(), SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
   ::setsockopt(client.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
   bench::must(::connect(client.get(), plain, size) == 0, "a connection");
-  descriptor server(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  descriptor server(::accept(listener.get(), nullptr, nullptr));
+  server.do_not_block();
   const int yes = 1;
   ::setsockopt(client.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   ::setsockopt(server.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
@@ -386,25 +414,28 @@ struct echo {
   void ready() {
     const ssize_t got = ::read(fd, bytes.data(), bytes.size());
     if (got == 0) return contender->stop();
-    if (got > 0) bench::must(::write(fd, bytes.data(), static_cast<std::size_t>(got)) == got, "all was sent back");
+    if (got > 0)
+      bench::must(::write(fd, bytes.data(), static_cast<std::size_t>(got)) == got,
+                  "all was sent back");
   }
 };
 
 template <class Contender>
 sample echo_round_trips(std::size_t size) {
-  auto [client, server] = connection();
+  const connection both = connect_to_myself();
+  const int client = both.client;
   Contender contender;
-  echo<Contender> item{&contender, server.get()};
-  contender.add(server.get(), item);
+  echo<Contender> item{&contender, both.server.get()};
+  contender.add(both.server.get(), item);
   std::thread thread([&] { contender.run(); });
   const std::size_t trips = bench::scaled(size < 10000 ? 4000 : 1500);
   const std::vector<char> sent(size, 'e');
   std::vector<char> received(size);
   std::size_t total = 0;
   const auto trip = [&] {
-    if (::write(client.get(), sent.data(), size) != static_cast<ssize_t>(size)) return;
+    if (::write(client, sent.data(), size) != static_cast<ssize_t>(size)) return;
     for (std::size_t have = 0; have < size;) {
-      const ssize_t got = ::read(client.get(), received.data() + have, size - have);
+      const ssize_t got = ::read(client, received.data() + have, size - have);
       if (got <= 0) return;
       have += static_cast<std::size_t>(got);
     }
@@ -414,17 +445,19 @@ sample echo_round_trips(std::size_t size) {
   const sample s = bench::timed(trips, [&] {
     for (std::size_t i = 0; i < trips; ++i) trip();
   });
-  ::shutdown(client.get(), SHUT_WR);
+  ::shutdown(client, SHUT_WR);
   thread.join();
   bench::must(total == (trips + 1) * size, "every byte came back");
   return s;
 }
 
 void measure_echo(const bench::options& how, std::size_t size) {
-  const std::string title = "descriptors: TCP echo, " +
-                            (size < 1024 ? std::to_string(size) + " B" : std::to_string(size / 1024) + " KiB");
-  run_family(how, title, "ns/trip",
-             [size](auto* type) { return echo_round_trips<std::remove_pointer_t<decltype(type)>>(size); });
+  const std::string title =
+      "descriptors: TCP echo, " +
+      (size < 1024 ? std::to_string(size) + " B" : std::to_string(size / 1024) + " KiB");
+  run_family(how, title, "ns/trip", [size](auto* type) {
+    return echo_round_trips<std::remove_pointer_t<decltype(type)>>(size);
+  });
 }
 
 }  // namespace

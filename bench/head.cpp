@@ -27,7 +27,8 @@ std::string cpu_name() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
     const auto colon = line.find(": ");
-    if (line.compare(0, 10, "model name") == 0 && colon != std::string::npos) return line.substr(colon + 2);
+    if (line.compare(0, 10, "model name") == 0 && colon != std::string::npos)
+      return line.substr(colon + 2);
   }
   return "unknown cpu";
 }
@@ -65,7 +66,9 @@ std::string libevent() { return std::string("libevent ") + event_get_version(); 
 std::string libevent() { return "no libevent"; }
 #endif
 #if defined(HAVE_LIBEV)
-std::string libev() { return "libev " + std::to_string(ev_version_major()) + "." + std::to_string(ev_version_minor()); }
+std::string libev() {
+  return "libev " + std::to_string(ev_version_major()) + "." + std::to_string(ev_version_minor());
+}
 #else
 std::string libev() { return "no libev"; }
 #endif
@@ -80,14 +83,16 @@ int main(int argc, char** argv) {
     const char* name;
     std::string value;
   } const facts[] = {
-      {"library", "hybridloop " + dotted(HYBRIDLOOP_VERSION_MAJOR, HYBRIDLOOP_VERSION_MINOR, HYBRIDLOOP_VERSION_PATCH)},
+      {"library", "hybridloop " + dotted(HYBRIDLOOP_VERSION_MAJOR, HYBRIDLOOP_VERSION_MINOR,
+                                         HYBRIDLOOP_VERSION_PATCH)},
       {"commit", commit()},
       {"compiler", compiler},
       {"flags", BENCH_FLAGS},
       {"cpu", cpu_name()},
       {"cores", std::to_string(std::thread::hardware_concurrency()) + " cpus"},
       {"kernel", std::string(system.sysname) + " " + system.release},
-      {"sleeps", std::string(hybridloop::default_traits::parker::name) + " + " + hybridloop::loop::poller_name()},
+      {"sleeps", std::string(hybridloop::default_traits::parker::name) + " + " +
+                     hybridloop::loop::poller_name()},
       {"repetitions", std::to_string(how.reps) + " repetitions"},
       {"scale", "scale " + bench::number(bench::scale, "")},
       {"rivals", libuv() + ", " + asio_here() + ", " + libevent() + ", " + libev()},

@@ -58,7 +58,8 @@ sample invoke(Rival& rival) {
 template <class Options, class = void>
 struct has_caller_runs : std::false_type {};
 template <class Options>
-struct has_caller_runs<Options, std::void_t<decltype(std::declval<Options&>().caller_runs)>> : std::true_type {};
+struct has_caller_runs<Options, std::void_t<decltype(std::declval<Options&>().caller_runs)>>
+    : std::true_type {};
 
 template <class Options>
 class lending : public rivals::ours<> {
@@ -89,24 +90,32 @@ int main(int argc, char** argv) {
   for (const std::size_t producers : {1u, 2u, 4u, 10u, 64u}) {
     const std::string title =
         producers == 1 ? "PingPong" : "MultiProducer, " + std::to_string(producers) + " producers";
-    everybody(title, [producers](auto& rival) { return workloads::throughput(rival, producers); }).run(how);
+    everybody(title, [producers](auto& rival) {
+      return workloads::throughput(rival, producers);
+    }).run(how);
   }
 
-  auto spins = everybody("PingPongLatency, waiter spins", [](auto& rival) { return workloads::latency_spinning(rival); });
-  rivals::add<limits::cache_line>(spins, kind::limit, [](auto& bare) { return workloads::latency_spinning(bare); });
+  auto spins = everybody("PingPongLatency, waiter spins",
+                         [](auto& rival) { return workloads::latency_spinning(rival); });
+  rivals::add<limits::cache_line>(spins, kind::limit,
+                                  [](auto& bare) { return workloads::latency_spinning(bare); });
   spins.run(how);
 
-  auto blocks = everybody("PingPongLatency, waiter blocks", [](auto& rival) { return workloads::latency_blocking(rival); });
-  rivals::add<limits::futex_wake>(blocks, kind::limit, [](auto& bare) { return workloads::latency_blocking(bare); });
+  auto blocks = everybody("PingPongLatency, waiter blocks",
+                          [](auto& rival) { return workloads::latency_blocking(rival); });
+  rivals::add<limits::futex_wake>(blocks, kind::limit,
+                                  [](auto& bare) { return workloads::latency_blocking(bare); });
   blocks.run(how);
 
   bench::family asks("invoke, back to back");
   add_caller_runs(asks);
-  rivals::add<rivals::ours<>>(asks, kind::ours, [](auto& rival) { return invoke(rival); }, "hybridloop invoke");
+  rivals::add<rivals::ours<>>(
+      asks, kind::ours, [](auto& rival) { return invoke(rival); }, "hybridloop invoke");
   rivals::add_rivals(asks, [](auto& rival) { return post_and_wait(rival); });
   asks.run(how);
 
-  auto pressure = everybody("allocation pressure", [](auto& rival) { return workloads::allocation_pressure(rival); });
+  auto pressure = everybody("allocation pressure",
+                            [](auto& rival) { return workloads::allocation_pressure(rival); });
   pressure.add(kind::limit, "bare malloc + free of the block", workloads::bare_blocks);
   pressure.run(how);
 }

@@ -63,7 +63,7 @@ for program in $(sed -n 's/.*"program": "\([a-z]*\)".*/\1/p' "$run" | awk '!seen
                name[family, i], shown(median[family, i])
       }
       print "END"
-      printf "set label 1 \"%s  (%s)\" at graph 0, 1.0 offset 0, 0.9 left font \",12\" noenhanced\n", family, unit[family]
+      printf "set label 1 \"%s  (%s)\" at graph 0, 1.0 offset -16, 0.9 left font \",12\" noenhanced\n", family, unit[family]
       print logarithmic ? "set logscale x 10" : "unset logscale x"
       printf "set format x \"%s\"\n", (high > 5000 ? "%.0s%c" : "%g")
       printf "set xrange [%g:%g]\nset yrange [-0.7:%g]\n", base, top, n - 0.3

@@ -240,7 +240,9 @@ class libevent {
 
   explicit libevent(std::size_t numbers) : base_(event_base_new()), timers_(numbers) {
     for (auto& t : timers_) {
-      const auto count = [](evutil_socket_t, short, void* mine) { ++static_cast<libevent*>(mine)->fired_; };
+      const auto count = [](evutil_socket_t, short, void* mine) {
+        ++static_cast<libevent*>(mine)->fired_;
+      };
       evtimer_assign(&t, base_, count, this);
     }
   }
@@ -253,7 +255,9 @@ class libevent {
   template <class F>
   void inside(F&& f) {
     const timeval at_once{};
-    const auto call = [](evutil_socket_t, short, void* g) { (*static_cast<std::remove_reference_t<F>*>(g))(); };
+    const auto call = [](evutil_socket_t, short, void* g) {
+      (*static_cast<std::remove_reference_t<F>*>(g))();
+    };
     event_base_once(base_, -1, EV_TIMEOUT, call, &f, &at_once);
     event_base_loop(base_, EVLOOP_ONCE);
   }
@@ -353,7 +357,9 @@ class libev {
 
   explicit libev(std::size_t numbers) : loop_(ev_loop_new(EVFLAG_AUTO)), timers_(numbers) {
     for (auto& t : timers_) {
-      ev_timer_init(&t, [](struct ev_loop*, ev_timer* one, int) { ++static_cast<libev*>(one->data)->fired_; }, 0., 0.);
+      ev_timer_init(
+          &t, [](struct ev_loop*, ev_timer* one, int) { ++static_cast<libev*>(one->data)->fired_; },
+          0., 0.);
       t.data = this;
     }
   }
@@ -410,7 +416,9 @@ template <class Contender>
 class population {
  public:
   explicit population(std::size_t live)
-      : timers_(live + (std::min)(live, most_at_once)), live_(live), batch_((std::min)(live, most_at_once)) {
+      : timers_(live + (std::min)(live, most_at_once)),
+        live_(live),
+        batch_((std::min)(live, most_at_once)) {
     timers_.inside([this] {
       for (std::size_t i = 0; i < live_; ++i) timers_.arm(i, far());
     });
@@ -519,8 +527,10 @@ struct workload {
   const char* name;
   int which;
 };
-constexpr workload workloads[] = {
-    {"cancel one of many, arm another", 0}, {"arm, cancel at once", 1}, {"re-arm one of many", 2}, {"arm, fire", 3}};
+constexpr workload workloads[] = {{"cancel one of many, arm another", 0},
+                                  {"arm, cancel at once", 1},
+                                  {"re-arm one of many", 2},
+                                  {"arm, fire", 3}};
 
 // The population is made by the first repetition and lives for all workloads. A child that only
 // counts makes a small one of its own, and leaves the inherited one alone: its kernel objects are shared.
@@ -545,8 +555,8 @@ template <class Contender>
 void add(std::vector<bench::family>& tables, kind role, std::size_t live) {
   const auto all = std::make_shared<made_once<Contender>>();
   for (const workload& w : workloads) {
-    tables[static_cast<std::size_t>(w.which)].add(role, Contender::name,
-                                                  [all, live, which = w.which] { return all->get(live).run(which); });
+    tables[static_cast<std::size_t>(w.which)].add(
+        role, Contender::name, [all, live, which = w.which] { return all->get(live).run(which); });
   }
 }
 
@@ -562,7 +572,8 @@ void add_rival(std::vector<bench::family>& tables, std::size_t live) {
 void measure(const bench::options& how, std::size_t live) {
   std::vector<bench::family> tables;
   for (const workload& w : workloads) {
-    tables.emplace_back(std::string("timers: ") + w.name + ", " + std::to_string(bench::scaled(live)) + " live");
+    tables.emplace_back(std::string("timers: ") + w.name + ", " +
+                        std::to_string(bench::scaled(live)) + " live");
   }
   add<ours>(tables, kind::ours, live);
   add_rival<libuv>(tables, live);
@@ -604,7 +615,8 @@ void add_lateness(bench::family& table) {
   if constexpr (std::is_base_of_v<rivals::absent, Contender>) {
     table.skip(Contender::name);
   } else {
-    table.add(std::is_same_v<Contender, ours> ? kind::ours : kind::rival, Contender::name, lateness<Contender>);
+    table.add(std::is_same_v<Contender, ours> ? kind::ours : kind::rival, Contender::name,
+              lateness<Contender>);
   }
 }
 

@@ -21,7 +21,8 @@ void measure(const bench::options& how, state s, place p) {
   wake::add<rivals::libevent>(table, kind::rival, s, p);
   wake::add<rivals::libev>(table, kind::rival, s, p);
   wake::add<rivals::condvar>(table, kind::rival, s, p);
-  if (s == state::spinning && p == place::other_core) wake::add_limit<limits::cache_line>(table, s, p);
+  if (s == state::spinning && p == place::other_core)
+    wake::add_limit<limits::cache_line>(table, s, p);
   if (s != state::running) {
     wake::add_limit<limits::futex_wake>(table, s, p);
     wake::add_limit<limits::eventfd_wake>(table, s, p);

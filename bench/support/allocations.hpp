@@ -46,7 +46,7 @@ inline std::uint64_t allocations() noexcept {
 
 // glibc's allocator behind glibc's names, so libraries written in C are counted too; operator new
 // comes by here as well.
-#if defined(__GLIBC__)
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 namespace bench {
 inline constexpr bool allocations_counted = true;
 }

@@ -50,7 +50,8 @@ struct row {
 // Rows that do the same thing. The first row is ours: what others are compared with.
 class family {
  public:
-  explicit family(std::string title, const char* unit = "ns/op") : title_(std::move(title)), unit_(unit) {}
+  explicit family(std::string title, const char* unit = "ns/op")
+      : title_(std::move(title)), unit_(unit) {}
 
   template <class F>
   void add(kind role, std::string name, F&& repeat) {
@@ -108,7 +109,8 @@ inline void family::repeat(const options& how) {
   const bool watched = ::isatty(STDERR_FILENO) == 1;
   const auto progress = [&](const row& r, const char* what, int i) {
     if (!watched) return;
-    std::fprintf(stderr, "\r%-52.52s %-30.30s %s %d/%d ", title_.c_str(), r.name.c_str(), what, i, how.reps);
+    std::fprintf(stderr, "\r%-52.52s %-30.30s %s %d/%d ", title_.c_str(), r.name.c_str(), what, i,
+                 how.reps);
   };
   if (!watched) std::fprintf(stderr, "%s\n", title_.c_str());
   if (counted_) {
@@ -141,14 +143,19 @@ inline void figure_cell(double value) { cell(10, value, std::fabs(value) < 1000 
 
 inline void family::print_text() const {
   const bool spread = !std::isnan(rows_.front().samples.front().p99);
-  std::printf("\n%-50s %10s %10s %10s %9s %13s %9s %9s %9s %9s\n", title_.c_str(), spread ? "p50" : unit_,
-              spread ? "p99" : "min", "max", "ours/this", "95 %", "cpu ns", "switches", "allocs", "syscalls");
+  std::printf("\n%-50s %10s %10s %10s %9s %13s %9s %9s %9s %9s\n", title_.c_str(),
+              spread ? "p50" : unit_, spread ? "p99" : "min", "max", "ours/this", "95 %", "cpu ns",
+              "switches", "allocs", "syscalls");
   if (spread) std::printf("  (%s)\n", unit_);
   for (const row& r : rows_) {
     const ratio x = ratio_of_medians(rows_.front().all(&sample::figure), r.all(&sample::figure));
     char interval[32] = "-";
     if (!std::isnan(x.low)) std::snprintf(interval, sizeof interval, "%.3f..%.3f", x.low, x.high);
-    std::printf("  %-48s", ((r.role == kind::ours ? "" : r.role == kind::rival ? "... " : "(limit) ") + r.name).c_str());
+    std::printf("  %-48s", ((r.role == kind::ours    ? ""
+                             : r.role == kind::rival ? "... "
+                                                     : "(limit) ") +
+                            r.name)
+                               .c_str());
     figure_cell(r.median());
     figure_cell(spread ? r.median(&sample::p99) : r.least());
     figure_cell(spread ? r.most(&sample::most) : r.most());
@@ -160,7 +167,8 @@ inline void family::print_text() const {
     cell(9, r.syscalls, 3);
     std::printf("\n");
   }
-  for (const std::string& name : absent_) std::printf("  ... %-44s not here: skipped\n", name.c_str());
+  for (const std::string& name : absent_)
+    std::printf("  ... %-44s not here: skipped\n", name.c_str());
 }
 
 // ---- For machines ----
@@ -196,28 +204,35 @@ inline std::string number(double value, const char* absent) {
 
 inline void family::print_csv(const options& how) const {
   for (const row& r : rows_) {
-    std::printf("%s,\"%s\",%s,%s,\"%s\"", how.program.c_str(), title_.c_str(), unit_, name_of(r.role), r.name.c_str());
+    std::printf("%s,\"%s\",%s,%s,\"%s\"", how.program.c_str(), title_.c_str(), unit_,
+                name_of(r.role), r.name.c_str());
     for (const column& c : columns) std::printf(",%s", number(c.of(r), "").c_str());
     const ratio x = ratio_of_medians(rows_.front().all(&sample::figure), r.all(&sample::figure));
-    std::printf(",%s,%s,%s\n", number(x.value, "").c_str(), number(x.low, "").c_str(), number(x.high, "").c_str());
+    std::printf(",%s,%s,%s\n", number(x.value, "").c_str(), number(x.low, "").c_str(),
+                number(x.high, "").c_str());
   }
 }
 
 // A line for each row; a row of ours says how it stands against every other row.
 inline void family::print_json(const options& how) const {
   for (const row& r : rows_) {
-    std::printf("{\"program\": \"%s\", \"family\": \"%s\", \"unit\": \"%s\", \"kind\": \"%s\", \"row\": \"%s\"",
-                how.program.c_str(), title_.c_str(), unit_, name_of(r.role), r.name.c_str());
-    for (const column& c : columns) std::printf(", \"%s\": %s", c.name, number(c.of(r), "null").c_str());
+    std::printf(
+        "{\"program\": \"%s\", \"family\": \"%s\", \"unit\": \"%s\", \"kind\": \"%s\", \"row\": "
+        "\"%s\"",
+        how.program.c_str(), title_.c_str(), unit_, name_of(r.role), r.name.c_str());
+    for (const column& c : columns)
+      std::printf(", \"%s\": %s", c.name, number(c.of(r), "null").c_str());
     std::printf(", \"figures\": [");
-    for (const sample& s : r.samples) std::printf("%s%s", &s == &r.samples.front() ? "" : ", ", number(s.figure, "null").c_str());
+    for (const sample& s : r.samples)
+      std::printf("%s%s", &s == &r.samples.front() ? "" : ", ", number(s.figure, "null").c_str());
     std::printf("], \"against\": {");
     const char* comma = "";
     for (const row& other : rows_) {
       if (r.role != kind::ours || &other == &r) continue;
       const ratio x = ratio_of_medians(r.all(&sample::figure), other.all(&sample::figure));
-      std::printf("%s\"%s\": [%s, %s, %s]", comma, other.name.c_str(), number(x.value, "null").c_str(),
-                  number(x.low, "null").c_str(), number(x.high, "null").c_str());
+      std::printf("%s\"%s\": [%s, %s, %s]", comma, other.name.c_str(),
+                  number(x.value, "null").c_str(), number(x.low, "null").c_str(),
+                  number(x.high, "null").c_str());
       comma = ", ";
     }
     std::printf("}}\n");

@@ -3,11 +3,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <thread>
 #include <utility>
 
 #include <hybridloop.hpp>
+
+#include "libraries.hpp"
 
 #if defined(__linux__)
 #include <linux/futex.h>
@@ -43,7 +46,8 @@ class cache_line {
   void serve() {
     for (std::uint32_t i = 1;; ++i) {
       std::uint32_t seen = 0;
-      while ((seen = word_.load(std::memory_order_acquire)) != i && seen != leave) hybridloop::detail::cpu_pause();
+      while ((seen = word_.load(std::memory_order_acquire)) != i && seen != leave)
+        hybridloop::detail::cpu_pause();
       if (seen == leave) return;
       task_();
     }
@@ -128,6 +132,13 @@ class eventfd_wake {
   std::function<void()> task_;
   bool leaving_ = false;
   std::thread thread_;
+};
+#else
+struct futex_wake : rivals::absent {
+  static constexpr const char* name = "a bare futex wake";
+};
+struct eventfd_wake : rivals::absent {
+  static constexpr const char* name = "a bare eventfd + epoll";
 };
 #endif
 

@@ -85,7 +85,8 @@ sample timed(std::size_t operations, F&& f) {
   s.figure = std::chrono::duration<double, std::nano>(end - before.time).count() / n;
   s.cpu_ns = (after.cpu_ns - before.cpu_ns) / n;
   s.switches = static_cast<double>(after.switches - before.switches) / n;
-  if (allocations_counted) s.allocations = static_cast<double>(after.allocated - before.allocated) / n;
+  if (allocations_counted)
+    s.allocations = static_cast<double>(after.allocated - before.allocated) / n;
   return s;
 }
 

@@ -130,7 +130,8 @@ class libuv {
 
   libuv() {
     uv_loop_init(&loop_);
-    uv_async_init(&loop_, &async_, [](uv_async_t* a) { static_cast<libuv*>(a->data)->tasks_.run_all(); });
+    uv_async_init(&loop_, &async_,
+                  [](uv_async_t* a) { static_cast<libuv*>(a->data)->tasks_.run_all(); });
     async_.data = this;
     thread_ = std::thread([this] { uv_run(&loop_, UV_RUN_DEFAULT); });
   }
@@ -190,7 +191,9 @@ class libevent {
   static constexpr const char* name = "libevent";
 
   libevent() : base_((evthread_use_pthreads(), event_base_new())) {
-    const auto drain = [](evutil_socket_t, short, void* mine) { static_cast<libevent*>(mine)->tasks_.run_all(); };
+    const auto drain = [](evutil_socket_t, short, void* mine) {
+      static_cast<libevent*>(mine)->tasks_.run_all();
+    };
     posted_ = event_new(base_, -1, EV_PERSIST, drain, this);
     thread_ = std::thread([this] { event_base_loop(base_, EVLOOP_NO_EXIT_ON_EMPTY); });
   }
@@ -226,7 +229,9 @@ class libev {
 
   libev() : loop_(ev_loop_new(EVFLAG_AUTO)) {
     async_.data = this;
-    ev_async_init(&async_, [](struct ev_loop*, ev_async* a, int) { static_cast<libev*>(a->data)->tasks_.run_all(); });
+    ev_async_init(&async_, [](struct ev_loop*, ev_async* a, int) {
+      static_cast<libev*>(a->data)->tasks_.run_all();
+    });
     ev_async_start(loop_, &async_);
     thread_ = std::thread([this] { ev_run(loop_, 0); });
   }
@@ -314,7 +319,8 @@ auto repetition(Measure measure) {
 }
 
 template <class Contender, class Measure>
-void add(bench::family& table, bench::kind role, Measure measure, const char* name = Contender::name) {
+void add(bench::family& table, bench::kind role, Measure measure,
+         const char* name = Contender::name) {
   if constexpr (std::is_base_of_v<absent, Contender>) {
     table.skip(name);
   } else {

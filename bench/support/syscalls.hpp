@@ -4,11 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
+#include <string>
 
 #include "measure.hpp"
 #include "options.hpp"
 
-#if defined(__linux__)
+#if defined(__linux__) && defined(__GLIBC__)
 #include <linux/perf_event.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -38,7 +39,8 @@ class tracepoint_counter {
     repeat();
     on_mark = nullptr;
     std::uint64_t calls = 0;
-    const bool read = ::read(counter.fd_, &calls, sizeof calls) == static_cast<ssize_t>(sizeof calls);
+    const bool read =
+        ::read(counter.fd_, &calls, sizeof calls) == static_cast<ssize_t>(sizeof calls);
     return read ? static_cast<double>(calls) / static_cast<double>(counter.operations_) : none;
   }
 
@@ -56,7 +58,8 @@ class tracepoint_counter {
       what.size = sizeof what;
       what.disabled = 1;
       what.inherit = 1;
-      fd_ = static_cast<int>(::syscall(SYS_perf_event_open, &what, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
+      fd_ =
+          static_cast<int>(::syscall(SYS_perf_event_open, &what, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
     }
   }
   void heed(mark what, std::size_t operations) {
@@ -150,7 +153,8 @@ inline const char* syscalls_counted_by() {
 // Of one repetition, per operation; `none` where both ways are closed. No other thread may live.
 template <class Repeat>
 double count_syscalls(const Repeat& repeat) {
-  return tracepoint_counter::here() ? tracepoint_counter::count(repeat) : tracing_counter::count(repeat);
+  return tracepoint_counter::here() ? tracepoint_counter::count(repeat)
+                                    : tracing_counter::count(repeat);
 }
 
 }  // namespace bench

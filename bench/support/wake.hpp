@@ -4,18 +4,17 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <thread>
+#include <type_traits>
+#include <vector>
 
 #include <hybridloop.hpp>
 
 #include "bench.hpp"
+#include "loads.hpp"
 #include "place.hpp"
 #include "rivals.hpp"
-
-#if defined(__linux__)
-#include <sys/eventfd.h>
-#include <unistd.h>
-#endif
 
 namespace wake {
 
@@ -23,7 +22,8 @@ enum class state { running, spinning, parked, parked_with_watch };
 enum class place { other_core, same_core, one_core };
 
 inline const char* name_of(state s) {
-  constexpr const char* names[] = {"loop running", "loop spinning", "parked, nothing watched", "parked, one idle watch"};
+  constexpr const char* names[] = {"loop running", "loop spinning", "parked, nothing watched",
+                                   "parked, one idle watch"};
   return names[static_cast<int>(s)];
 }
 inline const char* name_of(place p) {
@@ -31,30 +31,18 @@ inline const char* name_of(place p) {
   return names[static_cast<int>(p)];
 }
 
-// A descriptor that is never ready, watched for as long as this lives; only ours can tell.
+// A descriptor that is never ready, for ours; the others always sleep where they would with one.
 template <class Rival>
 struct idle_watch {
   explicit idle_watch(Rival&) {}
 };
 template <hybridloop::fast_path Path>
-struct idle_watch<rivals::ours<Path>> {
-  explicit idle_watch(rivals::ours<Path>& rival) : loop_(rival.loop()) {
-    loop_.invoke([this] { id_ = loop_.watch(fd_, hybridloop::interest::readable, [] {}); });
-  }
-  idle_watch(const idle_watch&) = delete;
-  ~idle_watch() {
-    loop_.invoke([this] { loop_.unwatch(id_); });
-    ::close(fd_);
-  }
-
- private:
-  hybridloop::loop& loop_;
-  int fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  hybridloop::watch_id id_;
+struct idle_watch<rivals::ours<Path>> : loads::one_watch<false> {
+  explicit idle_watch(rivals::ours<Path>& rival) : loads::one_watch<false>(rival.loop()) {}
 };
 
-// Waits until the other thread has slept for 50 us and more. Ours says when it parked; the others do
-// so after a few microseconds and are given the same pauses.
+// Waits until the other thread has slept for 50 us and more. Ours says when it parked, and where; the
+// others do so after a few microseconds and are given the same pauses.
 template <class Rival>
 class rest {
  public:
@@ -64,11 +52,12 @@ class rest {
     std::this_thread::sleep_for(std::chrono::microseconds(20));
     std::this_thread::sleep_for(std::chrono::microseconds(60));
   }
+  bool each_slept(std::size_t, bool) const { return true; }
 };
 template <hybridloop::fast_path Path>
 class rest<rivals::ours<Path>> {
  public:
-  explicit rest(rivals::ours<Path>& rival) : loop_(rival.loop()) {}
+  explicit rest(rivals::ours<Path>& rival) : loop_(rival.loop()), first_(loop_.stats()) {}
   void before_post() { parks_ = loop_.stats().parks; }
   void until_parked() {
     do {
@@ -76,9 +65,18 @@ class rest<rivals::ours<Path>> {
     } while (loop_.stats().parks == parks_);
     std::this_thread::sleep_for(std::chrono::microseconds(60));
   }
+  // Once for each trip, and where this policy sleeps.
+  bool each_slept(std::size_t trips, bool watched) const {
+    using hybridloop::fast_path;
+    const auto now = loop_.stats();
+    const bool in_poller = Path == fast_path::off || (Path == fast_path::full && watched);
+    return (in_poller ? now.in_poller - first_.in_poller : now.in_channel - first_.in_channel) >=
+           trips;
+  }
 
  private:
   hybridloop::loop& loop_;
+  const hybridloop::loop_stats first_;
   std::uint64_t parks_ = 0;
 };
 
@@ -166,6 +164,8 @@ bench::sample measure(Rival& rival, state s, place p) {
     }
   });
   bench::must(done.load() == trips, "every task once");
+  bench::must(!parks || pause.each_slept(trips, s == state::parked_with_watch),
+              "every post met a sleeper");
   return result;
 }
 
@@ -201,7 +201,11 @@ void add(bench::family& table, bench::kind role, state s, place p) {
 // A limit holds one task, so none can post itself again.
 template <class Limit>
 void add_limit(bench::family& table, state s, place p) {
-  table.add(bench::kind::limit, Limit::name, repetition<Limit, no_treadmill>(s, p));
+  if constexpr (std::is_base_of_v<rivals::absent, Limit>) {
+    table.skip(Limit::name);
+  } else {
+    table.add(bench::kind::limit, Limit::name, repetition<Limit, no_treadmill>(s, p));
+  }
 }
 
 }  // namespace wake
