@@ -423,7 +423,7 @@ struct echo {
 template <class Contender>
 sample echo_round_trips(std::size_t size) {
   const connection both = connect_to_myself();
-  const int client = both.client;
+  const int client = both.client.get();
   Contender contender;
   echo<Contender> item{&contender, both.server.get()};
   contender.add(both.server.get(), item);
