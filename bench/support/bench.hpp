@@ -168,7 +168,7 @@ inline void family::print_text() const {
     std::printf("\n");
   }
   for (const std::string& name : absent_)
-    std::printf("  ... %-44s not here: skipped\n", name.c_str());
+    std::printf("  ... %s is not here: skipped\n", name.c_str());
 }
 
 // ---- For machines ----

@@ -81,7 +81,7 @@ sample stream(Rival& rival, std::size_t producers, std::size_t operations, MakeT
 
 template <class Rival>
 sample throughput(Rival& rival, std::size_t producers) {
-  return stream(rival, producers, 1000000, [](tally& all) { return [&all] { all.count(); }; });
+  return stream(rival, producers, 500000, [](tally& all) { return [&all] { all.count(); }; });
 }
 
 // One task at a time; the waiter spins until it sees the completion: the seed's PingPongLatency.
