@@ -3,8 +3,10 @@
 #   make              build the tests against src/ and run them; installs doctest if it is missing
 #   make demo         a tour of the library, from the joined header
 #   make examples     build and run every example
-#   make bench        build and run the benches, with the rivals that are here; ARGS="--csv post"
+#   make bench        build and run the benches, with the rivals that are here; ARGS="--json --only timers"
 #   make benches      only build them
+#   make bench-bars   how a run stands against its bars       RUN=bench/results/NAME.json, or the newest
+#   make bench-plot   its plots, by gnuplot                   make bench-save   a run to keep
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
 #
 #   make check        all that a change must pass: check-join, and the tests in six ways
@@ -73,7 +75,7 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test demo examples benches bench foreign check check-join join split format clean help force
+.PHONY: test demo examples benches bench bench-save bench-bars bench-plot foreign check check-join join split format clean help force
 
 test: $(dir)/tests
 	$< $(ARGS)
@@ -87,8 +89,19 @@ examples: $(examples)
 benches: $(benches)
 
 bench: $(benches)
-	@if [ -f bench/run.sh ]; then BENCH_DIR=$(dir)/bench bench/run.sh $(ARGS); \
-	else for b in $^; do $$b $(ARGS) || exit 1; done; fi
+	@sh bench/run.sh $(dir)/bench $(ARGS)
+
+# Named after commit, compiler, cpus and day.
+bench-save: $(benches)
+	@sh bench/save.sh $(dir)/bench $(ARGS)
+
+RUN = $(firstword $(shell ls -t bench/results/*.json 2>/dev/null))
+
+bench-bars:
+	@sh bench/bars.sh '$(RUN)'
+
+bench-plot:
+	@sh bench/plot.sh '$(RUN)'
 
 # A host is tested where pkg-config finds its package.
 package.glib  := glib-2.0
@@ -110,10 +123,13 @@ $(joined)/examples/%: examples/%.cpp Makefile
 	@mkdir -p $(@D)
 	@$(compile) -I. $< -o $@
 
+# What is built is said on stderr: stdout is the report's.
+bench_facts = '-DBENCH_FLAGS="$(strip $(flags)) -DNDEBUG"' '-DBENCH_CXX="$(CXX)"' '-DBENCH_INCLUDE="-I. $(finds)"'
+
 $(dir)/bench/%: bench/%.cpp $(dir)/rivals Makefile
-	@echo "CXX $<"
+	@echo "CXX $<" >&2
 	@mkdir -p $(@D)
-	@$(compile) -DNDEBUG $(include) $< -o $@ $$(cat $(dir)/rivals) $(brew:%=-L%/lib)
+	@$(compile) -DNDEBUG $(bench_facts) $(include) $< -o $@ $$(cat $(dir)/rivals) $(brew:%=-L%/lib)
 
 $(dir)/foreign/%: tests/foreign/%_test.cpp $(dir)/main.o Makefile
 	@mkdir -p $(@D)

@@ -1,128 +1,121 @@
 // pingpong.cpp - posts without waiting (throughput) and one at a time (latency), against the rivals
-#include <atomic>
-#include <condition_variable>
-#include <mutex>
+#include <future>
+#include <string>
+#include <thread>
+#include <type_traits>
 
 #include "support/bench.hpp"
+#include "support/limits.hpp"
 #include "support/rivals.hpp"
+#include "support/workloads.hpp"
 
 namespace {
 
-constexpr std::size_t stream = 1000000;
-constexpr std::size_t round_trips = 20000;
+using bench::kind;
+using bench::sample;
 
-// One producer, no waiting but for the last: the seed's PingPong.
-template <class Rival>
-double throughput(Rival& rival, std::size_t producers) {
-  std::atomic<std::size_t> done{0};
-  const std::size_t each = stream / producers;
-  const auto produce = [&] {
-    for (std::size_t i = 0; i < each; ++i) {
-      rival.post([&done] {
-        done.store(done.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-      });
-    }
-  };
-  const double figure = bench::time_per_op(each * producers, [&] {
-    std::vector<std::thread> others;
-    for (std::size_t i = 1; i < producers; ++i) others.emplace_back(produce);
-    produce();
-    for (auto& t : others) t.join();
-    while (done.load(std::memory_order_acquire) != each * producers) std::this_thread::yield();
-  });
-  bench::must(done.load() == each * producers, "every task once");
-  return figure;
-}
-
-// One task at a time, the waiter spins until it sees the completion.
-template <class Rival>
-double latency_spinning(Rival& rival, std::size_t trips) {
-  std::atomic<std::size_t> done{0};
-  return bench::time_per_op(trips, [&] {
-    for (std::size_t i = 1; i <= trips; ++i) {
-      rival.post([&done, i] { done.store(i, std::memory_order_release); });
-      while (done.load(std::memory_order_acquire) != i) __builtin_ia32_pause();
-    }
-  });
-}
-
-// The same, the waiter blocks on a condition variable.
-template <class Rival>
-double latency_blocking(Rival& rival) {
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::size_t done = 0;
-  return bench::time_per_op(round_trips, [&] {
-    for (std::size_t i = 1; i <= round_trips; ++i) {
-      rival.post([&, i] {
-        const std::lock_guard<std::mutex> hold(mutex);
-        done = i;
-        changed.notify_one();
-      });
-      std::unique_lock<std::mutex> hold(mutex);
-      changed.wait(hold, [&] { return done == i; });
-    }
-  });
-}
-
-// The limit: a cache line between two spinning threads, there and back.
-double bare_round_trip() {
-  alignas(64) std::atomic<std::size_t> there{0};
-  alignas(64) std::atomic<std::size_t> back{0};
-  std::thread other([&] {
-    for (std::size_t i = 1; i <= round_trips; ++i) {
-      while (there.load(std::memory_order_acquire) != i) __builtin_ia32_pause();
-      back.store(i, std::memory_order_release);
-    }
-  });
-  const double figure = bench::time_per_op(round_trips, [&] {
-    for (std::size_t i = 1; i <= round_trips; ++i) {
-      there.store(i, std::memory_order_release);
-      while (back.load(std::memory_order_acquire) != i) __builtin_ia32_pause();
-    }
-  });
-  other.join();
-  return figure;
-}
-
-// A fresh rival for each repetition, so that none inherits another's state, and a few tasks to see it
-// running.
-template <class Rival, class Measure>
-bench::row contender(const char* name, Measure measure) {
-  return {name, [measure] {
-            Rival rival;
-            latency_spinning(rival, 100);
-            return measure(rival);
-          }};
-}
-
+// Ours, its lane where there are lanes, and every rival.
 template <class Measure>
-std::vector<bench::row> everybody(Measure measure) {
-  std::vector<bench::row> rows;
-  rows.push_back(contender<rivals::ours<>>("hybridloop post", measure));
-#if defined(HAVE_LIBUV)
-  rows.push_back(contender<rivals::libuv>("libuv async + mutex + vector", measure));
-#endif
-#if defined(HAVE_ASIO)
-  rows.push_back(contender<rivals::asio_post>("Asio post", measure));
-#endif
-  rows.push_back(contender<rivals::condvar>("condvar + deque", measure));
-  return rows;
+bench::family everybody(const std::string& title, Measure measure) {
+  bench::family table(title);
+  rivals::add<rivals::ours<>>(table, kind::ours, measure);
+  rivals::add_lane(table, measure);
+  rivals::add_rivals(table, measure);
+  return table;
+}
+
+// ---- A caller that waits for its answer ----
+
+// Back to back on a loop that was parked before the first call.
+template <class Call>
+sample answers(Call call) {
+  const std::size_t times = bench::scaled(10000);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  std::size_t sum = 0;
+  const sample s = bench::timed(times, [&] {
+    for (std::size_t i = 0; i < times; ++i) sum += call(i);
+  });
+  bench::must(sum == times * (times - 1) / 2, "every answer once");
+  return s;
+}
+
+// What a user writes where there is no invoke().
+template <class Rival>
+sample post_and_wait(Rival& rival) {
+  return answers([&rival](std::size_t i) {
+    std::promise<std::size_t> promise;
+    rival.post([&promise, i] { promise.set_value(i); });
+    return promise.get_future().get();
+  });
+}
+
+template <class Rival>
+sample invoke(Rival& rival) {
+  return answers([&rival](std::size_t i) { return rival.loop().invoke([i] { return i; }); });
+}
+
+// A loop whose callers may run it themselves.
+template <class Options, class = void>
+struct has_caller_runs : std::false_type {};
+template <class Options>
+struct has_caller_runs<Options, std::void_t<decltype(std::declval<Options&>().caller_runs)>>
+    : std::true_type {};
+
+template <class Options>
+class lending : public rivals::ours<> {
+ public:
+  static constexpr const char* name = "hybridloop invoke, caller_runs";
+  lending() : rivals::ours<>(options()) {}
+
+ private:
+  static Options options() {
+    Options o;
+    o.caller_runs = true;
+    return o;
+  }
+};
+
+template <class Options = hybridloop::loop_options>
+void add_caller_runs(bench::family& table) {
+  if constexpr (has_caller_runs<Options>::value) {
+    rivals::add<lending<Options>>(table, kind::ours, [](auto& rival) { return invoke(rival); });
+  }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const bench::options how(argc, argv);
-  bench::head_line();
-  for (const std::size_t producers : {1u, 2u, 4u, 10u}) {
-    const std::string title = "PingPong, " + std::to_string(producers) + " producer(s)";
-    bench::family(how, title.c_str(),
-                  everybody([producers](auto& rival) { return throughput(rival, producers); }));
+
+  for (const std::size_t producers : {1u, 2u, 4u, 10u, 64u}) {
+    const std::string title =
+        producers == 1 ? "PingPong" : "MultiProducer, " + std::to_string(producers) + " producers";
+    everybody(title, [producers](auto& rival) {
+      return workloads::throughput(rival, producers);
+    }).run(how);
   }
-  auto spinning = everybody([](auto& rival) { return latency_spinning(rival, round_trips); });
-  spinning.push_back({"(limit: a bare cache-line round trip)", bare_round_trip});
-  bench::family(how, "PingPongLatency, waiter spins", std::move(spinning));
-  bench::family(how, "PingPongLatency, waiter blocks",
-                everybody([](auto& rival) { return latency_blocking(rival); }));
+
+  auto spins = everybody("PingPongLatency, waiter spins",
+                         [](auto& rival) { return workloads::latency_spinning(rival); });
+  rivals::add<limits::cache_line>(spins, kind::limit,
+                                  [](auto& bare) { return workloads::latency_spinning(bare); });
+  spins.run(how);
+
+  auto blocks = everybody("PingPongLatency, waiter blocks",
+                          [](auto& rival) { return workloads::latency_blocking(rival); });
+  rivals::add<limits::futex_wake>(blocks, kind::limit,
+                                  [](auto& bare) { return workloads::latency_blocking(bare); });
+  blocks.run(how);
+
+  bench::family asks("invoke, back to back");
+  add_caller_runs(asks);
+  rivals::add<rivals::ours<>>(
+      asks, kind::ours, [](auto& rival) { return invoke(rival); }, "hybridloop invoke");
+  rivals::add_rivals(asks, [](auto& rival) { return post_and_wait(rival); });
+  asks.run(how);
+
+  auto pressure = everybody("allocation pressure",
+                            [](auto& rival) { return workloads::allocation_pressure(rival); });
+  pressure.add(kind::limit, "bare malloc + free of the block", workloads::bare_blocks);
+  pressure.run(how);
 }

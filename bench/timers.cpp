@@ -1,26 +1,25 @@
-// timers.cpp - arming, cancelling and firing while many timers stand, against the rivals and a heap
+// timers.cpp - arming, cancelling, moving and firing while many timers stand, and how late they are
 #include <cstdint>
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
-#include "support/bench.hpp"
+#include <sys/types.h>
+#include <unistd.h>
 
-#if defined(HAVE_LIBUV)
-#include <uv.h>
-#endif
-#if defined(HAVE_LIBEVENT)
-#include <event2/event.h>
-#include <event2/event_struct.h>
-#endif
-#if defined(HAVE_ASIO)
-#include <asio.hpp>
-#endif
+#include <hybridloop.hpp>
+
+#include "support/bench.hpp"
+#include "support/libraries.hpp"
 
 namespace {
 
+using bench::kind;
+using bench::sample;
 using std::chrono::microseconds;
 
 // A contender owns timers numbered from 0. What a library leaves to its user (a handle, an event)
@@ -29,12 +28,14 @@ using std::chrono::microseconds;
 //   inside(f)        runs f where the library runs its callbacks: there it may know the time
 //   arm(i, delay)    number i, which is not armed; when it fires, fired() has grown by one
 //   cancel(i)        number i, which is armed
+//   move(i, delay)   number i, which is armed, to another deadline
 //   settle()         runs what cancels left behind, if they do
 //   turn()           runs what is due, without sleeping
+//   sleep()          sleeps until something is due, and runs it
 
 class ours {
  public:
-  static constexpr const char* name = "hybridloop, clock read included";
+  static constexpr const char* name = "hybridloop";
 
   explicit ours(std::size_t numbers) : ids_(numbers) {}
 
@@ -47,23 +48,29 @@ class ours {
     ids_[i] = loop_.after(delay, [this] { ++fired_; });
   }
   void cancel(std::size_t i) { cancelled_ += loop_.cancel(ids_[i]) ? 1u : 0u; }
+  void move(std::size_t i, microseconds delay) {
+    moved_ += loop_.reschedule(ids_[i], bench::steady::now() + delay) ? 1u : 0u;
+  }
   void settle() {}
   void turn() { loop_.poll(); }
+  void sleep() { loop_.run_once(); }
   std::size_t fired() const { return fired_; }
   std::size_t cancelled() const { return cancelled_; }
+  std::size_t moved() const { return moved_; }
 
  private:
   hybridloop::loop loop_;
   std::vector<hybridloop::timer_id> ids_;
   std::size_t fired_ = 0;
   std::size_t cancelled_ = 0;
+  std::size_t moved_ = 0;
 };
 
 // What the wheel is measured by: a heap of four children a node, for one thread, so without one
 // atomic; its timers know their place in it.
 class heap {
  public:
-  static constexpr const char* name = "(4-ary heap, one thread, clock read included)";
+  static constexpr const char* name = "a 4-ary heap for one thread";
 
   explicit heap(std::size_t numbers) : timers_(numbers) {}
 
@@ -83,6 +90,13 @@ class heap {
     timers_[i].run.reset();
     ++cancelled_;
   }
+  void move(std::size_t i, microseconds delay) {
+    timer& t = timers_[i];
+    erase(t.place);
+    entries_.push_back({});
+    sift_up(entries_.size() - 1, {now() + delay.count() * 1000, next_order_++, &t});
+    ++moved_;
+  }
   void settle() {}
   void turn() {
     const std::int64_t limit = now();
@@ -95,6 +109,7 @@ class heap {
   }
   std::size_t fired() const { return fired_; }
   std::size_t cancelled() const { return cancelled_; }
+  std::size_t moved() const { return moved_; }
 
  private:
   using task = hybridloop::detail::unique_task;
@@ -162,12 +177,13 @@ class heap {
   std::uint64_t next_order_ = 0;
   std::size_t fired_ = 0;
   std::size_t cancelled_ = 0;
+  std::size_t moved_ = 0;
 };
 
 #if defined(HAVE_LIBUV)
 class libuv {
  public:
-  static constexpr const char* name = "libuv uv_timer, cached time, milliseconds";
+  static constexpr const char* name = "libuv";
 
   explicit libuv(std::size_t numbers) : timers_(numbers) {
     uv_loop_init(&loop_);
@@ -194,27 +210,40 @@ class libuv {
   }
   void cancel(std::size_t i) { cancelled_ += uv_timer_stop(&timers_[i]) == 0 ? 1u : 0u; }
   void settle() {}
+  void move(std::size_t i, microseconds delay) {
+    arm(i, delay);
+    ++moved_;
+  }
   void turn() { uv_run(&loop_, UV_RUN_NOWAIT); }
+  void sleep() { uv_run(&loop_, UV_RUN_ONCE); }
   std::size_t fired() const { return fired_; }
   std::size_t cancelled() const { return cancelled_; }
+  std::size_t moved() const { return moved_; }
 
  private:
   uv_loop_t loop_;
   std::vector<uv_timer_t> timers_;
   std::size_t fired_ = 0;
   std::size_t cancelled_ = 0;
+  std::size_t moved_ = 0;
+};
+#else
+struct libuv : rivals::absent {
+  static constexpr const char* name = "libuv";
 };
 #endif
 
 #if defined(HAVE_LIBEVENT)
 class libevent {
  public:
-  static constexpr const char* name = "libevent evtimer, cached time";
+  static constexpr const char* name = "libevent";
 
   explicit libevent(std::size_t numbers) : base_(event_base_new()), timers_(numbers) {
     for (auto& t : timers_) {
-      evtimer_assign(&t, base_, [](evutil_socket_t, short, void* mine) { ++static_cast<libevent*>(mine)->fired_; },
-                     this);
+      const auto count = [](evutil_socket_t, short, void* mine) {
+        ++static_cast<libevent*>(mine)->fired_;
+      };
+      evtimer_assign(&t, base_, count, this);
     }
   }
   libevent(const libevent&) = delete;
@@ -226,7 +255,9 @@ class libevent {
   template <class F>
   void inside(F&& f) {
     const timeval at_once{};
-    const auto call = [](evutil_socket_t, short, void* g) { (*static_cast<std::remove_reference_t<F>*>(g))(); };
+    const auto call = [](evutil_socket_t, short, void* g) {
+      (*static_cast<std::remove_reference_t<F>*>(g))();
+    };
     event_base_once(base_, -1, EV_TIMEOUT, call, &f, &at_once);
     event_base_loop(base_, EVLOOP_ONCE);
   }
@@ -237,22 +268,33 @@ class libevent {
   }
   void cancel(std::size_t i) { cancelled_ += evtimer_del(&timers_[i]) == 0 ? 1u : 0u; }
   void settle() {}
+  void move(std::size_t i, microseconds delay) {
+    arm(i, delay);
+    ++moved_;
+  }
   void turn() { event_base_loop(base_, EVLOOP_NONBLOCK); }
+  void sleep() { event_base_loop(base_, EVLOOP_ONCE); }
   std::size_t fired() const { return fired_; }
   std::size_t cancelled() const { return cancelled_; }
+  std::size_t moved() const { return moved_; }
 
  private:
   event_base* base_;
   std::vector<event> timers_;
   std::size_t fired_ = 0;
   std::size_t cancelled_ = 0;
+  std::size_t moved_ = 0;
+};
+#else
+struct libevent : rivals::absent {
+  static constexpr const char* name = "libevent";
 };
 #endif
 
 #if defined(HAVE_ASIO)
 class asio_timer {
  public:
-  static constexpr const char* name = "Asio steady_timer, one thread";
+  static constexpr const char* name = "Asio";
 
   explicit asio_timer(std::size_t numbers) : context_(1) {
     timers_.reserve(numbers);
@@ -267,107 +309,209 @@ class asio_timer {
   }
   void arm(std::size_t i, microseconds delay) {
     timers_[i].expires_after(delay);
-    timers_[i].async_wait([this](const asio::error_code& code) { ++(code ? aborted_ : fired_); });
+    wait(i);
   }
   void cancel(std::size_t i) { cancelled_ += timers_[i].cancel(); }
   void settle() {
     context_.restart();
     while (aborted_ != cancelled_) context_.poll();
   }
+  void move(std::size_t i, microseconds delay) {
+    cancelled_ += timers_[i].expires_after(delay);
+    wait(i);
+    ++moved_;
+  }
   void turn() {
     context_.restart();
     context_.poll();
   }
+  void sleep() {
+    context_.restart();
+    context_.run_one();
+  }
   std::size_t fired() const { return fired_; }
   std::size_t cancelled() const { return cancelled_; }
+  std::size_t moved() const { return moved_; }
 
  private:
+  void wait(std::size_t i) {
+    timers_[i].async_wait([this](const asio::error_code& code) { ++(code ? aborted_ : fired_); });
+  }
   asio::io_context context_;
   std::vector<asio::steady_timer> timers_;
   std::size_t fired_ = 0;
   std::size_t aborted_ = 0;
   std::size_t cancelled_ = 0;
+  std::size_t moved_ = 0;
+};
+#else
+struct asio_timer : rivals::absent {
+  static constexpr const char* name = "Asio";
 };
 #endif
+
+#if defined(HAVE_LIBEV)
+class libev {
+ public:
+  static constexpr const char* name = "libev";
+
+  explicit libev(std::size_t numbers) : loop_(ev_loop_new(EVFLAG_AUTO)), timers_(numbers) {
+    for (auto& t : timers_) {
+      ev_timer_init(
+          &t, [](struct ev_loop*, ev_timer* one, int) { ++static_cast<libev*>(one->data)->fired_; },
+          0., 0.);
+      t.data = this;
+    }
+  }
+  libev(const libev&) = delete;
+  ~libev() {
+    for (auto& t : timers_) ev_timer_stop(loop_, &t);
+    ev_loop_destroy(loop_);
+  }
+
+  template <class F>
+  void inside(F&& f) {
+    ev_now_update(loop_);
+    f();
+  }
+  void arm(std::size_t i, microseconds delay) {
+    ev_timer_set(&timers_[i], static_cast<double>(delay.count()) * 1e-6, 0.);
+    ev_timer_start(loop_, &timers_[i]);
+  }
+  void cancel(std::size_t i) {
+    cancelled_ += ev_is_active(&timers_[i]) ? 1u : 0u;
+    ev_timer_stop(loop_, &timers_[i]);
+  }
+  // ev_timer_again() counts from `repeat`; after it has fired, it would repeat, so it is a plain one again.
+  void move(std::size_t i, microseconds delay) {
+    timers_[i].repeat = static_cast<double>(delay.count()) * 1e-6;
+    ev_timer_again(loop_, &timers_[i]);
+    timers_[i].repeat = 0.;
+    ++moved_;
+  }
+  void settle() {}
+  void turn() { ev_run(loop_, EVRUN_NOWAIT); }
+  void sleep() { ev_run(loop_, EVRUN_ONCE); }
+  std::size_t fired() const { return fired_; }
+  std::size_t cancelled() const { return cancelled_; }
+  std::size_t moved() const { return moved_; }
+
+ private:
+  struct ev_loop* loop_;
+  std::vector<ev_timer> timers_;
+  std::size_t fired_ = 0;
+  std::size_t cancelled_ = 0;
+  std::size_t moved_ = 0;
+};
+#else
+struct libev : rivals::absent {
+  static constexpr const char* name = "libev";
+};
+#endif
+
+// ---- Many timers ----
 
 // `live` timers stand for one to two hours; `batch` more numbers come and go among them.
 template <class Contender>
 class population {
  public:
-  explicit population(std::size_t live, std::size_t batch)
-      : timers_(live + batch), live_(live), batch_(batch) {
+  explicit population(std::size_t live)
+      : timers_(live + (std::min)(live, most_at_once)),
+        live_(live),
+        batch_((std::min)(live, most_at_once)) {
     timers_.inside([this] {
       for (std::size_t i = 0; i < live_; ++i) timers_.arm(i, far());
     });
   }
 
+  sample run(int which) {
+    constexpr sample (population::*work[])() = {&population::replace, &population::arm_and_cancel,
+                                                &population::rearm, &population::arm_and_fire};
+    return (this->*work[which])();
+  }
+
+ private:
   // A timeout that is not needed after all: one of the live ones goes, another comes.
-  double replace() {
-    constexpr std::size_t times = 20000;
-    std::uniform_int_distribution<std::size_t> any(0, live_ - 1);
-    std::vector<std::pair<std::size_t, microseconds>> plan(times);
-    for (auto& [i, delay] : plan) {
-      i = any(random_);
-      delay = far();
-    }
+  sample replace() {
+    const auto plan = choices();
     const std::size_t before = timers_.cancelled();
-    double figure = 0;
-    timers_.inside([&] {
-      figure = bench::time_per_op(times, [&] {
-        for (const auto& [i, delay] : plan) {
-          timers_.cancel(i);
-          timers_.arm(i, delay);
-        }
-      });
+    const sample s = inside_and_settled(plan.size(), [&] {
+      for (const auto& [i, delay] : plan) {
+        timers_.cancel(i);
+        timers_.arm(i, delay);
+      }
     });
-    figure += bench::time_per_op(times, [&] { timers_.settle(); });
-    bench::must(timers_.cancelled() - before == times, "every cancel was heard");
-    return figure;
+    bench::must(timers_.cancelled() - before == plan.size(), "every cancel was heard");
+    return s;
   }
 
   // A timeout around something short: armed, and cancelled before anything else happens.
-  double arm_and_cancel() {
-    constexpr std::size_t times = 20000;
-    std::vector<microseconds> plan(times);
-    for (auto& delay : plan) delay = far();
+  sample arm_and_cancel() {
+    const auto plan = choices();
     const std::size_t before = timers_.cancelled();
-    double figure = 0;
-    timers_.inside([&] {
-      figure = bench::time_per_op(times, [&] {
-        for (const auto& delay : plan) {
-          timers_.arm(live_, delay);
-          timers_.cancel(live_);
-        }
-      });
+    const sample s = inside_and_settled(plan.size(), [&] {
+      for (const auto& [i, delay] : plan) {
+        timers_.arm(live_, delay);
+        timers_.cancel(live_);
+      }
     });
-    figure += bench::time_per_op(times, [&] { timers_.settle(); });
-    bench::must(timers_.cancelled() - before == times, "every cancel was heard");
-    return figure;
+    bench::must(timers_.cancelled() - before == plan.size(), "every cancel was heard");
+    return s;
+  }
+
+  // A timeout that starts again, because something has come.
+  sample rearm() {
+    const auto plan = choices();
+    const std::size_t before = timers_.moved();
+    const sample s = inside_and_settled(plan.size(), [&] {
+      for (const auto& [i, delay] : plan) timers_.move(i, delay);
+    });
+    bench::must(timers_.moved() - before == plan.size(), "every timer was moved");
+    return s;
   }
 
   // A batch is armed and fires. The wait until the last one is due is not counted.
-  double arm_and_fire() {
+  sample arm_and_fire() {
     constexpr int longest = 8000;
     std::uniform_int_distribution<int> soon(1000, longest);
     std::vector<microseconds> plan(batch_);
     for (auto& delay : plan) delay = microseconds(soon(random_));
     const std::size_t before = timers_.fired();
-    double figure = 0;
+    sample s;
     timers_.inside([&] {
-      figure = bench::time_per_op(batch_, [&] {
+      s = bench::timed(batch_, [&] {
         for (std::size_t i = 0; i < batch_; ++i) timers_.arm(live_ + i, plan[i]);
       });
     });
     const auto due = bench::steady::now() + microseconds(longest + 1000);
     while (bench::steady::now() < due) std::this_thread::yield();
-    figure += bench::time_per_op(batch_, [&] {
+    s += bench::timed(batch_, [&] {
       while (timers_.fired() - before < batch_) timers_.turn();
     });
     bench::must(timers_.fired() - before == batch_, "every timer fired once");
-    return figure;
+    return s;
   }
 
- private:
+  static constexpr std::size_t most_at_once = 10000;
+
+  template <class F>
+  sample inside_and_settled(std::size_t operations, F&& f) {
+    sample s;
+    timers_.inside([&] { s = bench::timed(operations, f); });
+    s += bench::timed(operations, [&] { timers_.settle(); });
+    return s;
+  }
+
+  // Some of the live ones, and a far deadline for each.
+  std::vector<std::pair<std::size_t, microseconds>> choices() {
+    std::uniform_int_distribution<std::size_t> any(0, live_ - 1);
+    std::vector<std::pair<std::size_t, microseconds>> plan(bench::scaled(20000));
+    for (auto& [i, delay] : plan) {
+      i = any(random_);
+      delay = far();
+    }
+    return plan;
+  }
   microseconds far() {
     constexpr std::int64_t hour = 3600ll * 1000000;
     return microseconds(std::uniform_int_distribution<std::int64_t>(hour, 2 * hour)(random_));
@@ -383,50 +527,113 @@ struct workload {
   const char* name;
   int which;
 };
-constexpr workload workloads[] = {
-    {"cancel one of many, arm another", 0}, {"arm, cancel at once", 1}, {"arm, fire", 2}};
+constexpr workload workloads[] = {{"cancel one of many, arm another", 0},
+                                  {"arm, cancel at once", 1},
+                                  {"re-arm one of many", 2},
+                                  {"arm, fire", 3}};
+
+// The population is made by the first repetition and lives for all workloads. A child that only
+// counts makes a small one of its own, and leaves the inherited one alone: its kernel objects are shared.
+template <class Contender>
+class made_once {
+ public:
+  population<Contender>& get(std::size_t live) {
+    if (maker_ != ::getpid()) {
+      static_cast<void>(all_.release());
+      all_ = std::make_unique<population<Contender>>(bench::scaled(live));
+      maker_ = ::getpid();
+    }
+    return *all_;
+  }
+
+ private:
+  std::unique_ptr<population<Contender>> all_;
+  pid_t maker_ = -1;
+};
 
 template <class Contender>
-void add(std::vector<bench::row> (&tables)[3], std::size_t live) {
-  const auto all = std::make_shared<population<Contender>>(live, std::min<std::size_t>(live, 10000));
-  tables[0].push_back({Contender::name, [all] { return all->replace(); }});
-  tables[1].push_back({Contender::name, [all] { return all->arm_and_cancel(); }});
-  tables[2].push_back({Contender::name, [all] { return all->arm_and_fire(); }});
+void add(std::vector<bench::family>& tables, kind role, std::size_t live) {
+  const auto all = std::make_shared<made_once<Contender>>();
+  for (const workload& w : workloads) {
+    tables[static_cast<std::size_t>(w.which)].add(
+        role, Contender::name, [all, live, which = w.which] { return all->get(live).run(which); });
+  }
+}
+
+template <class Contender>
+void add_rival(std::vector<bench::family>& tables, std::size_t live) {
+  if constexpr (std::is_base_of_v<rivals::absent, Contender>) {
+    for (auto& table : tables) table.skip(Contender::name);
+  } else {
+    add<Contender>(tables, kind::rival, live);
+  }
 }
 
 void measure(const bench::options& how, std::size_t live) {
-  std::vector<bench::row> tables[3];
-  add<ours>(tables, live);
-#if defined(HAVE_LIBUV)
-  add<libuv>(tables, live);
-#endif
-#if defined(HAVE_LIBEVENT)
-  add<libevent>(tables, live);
-#endif
-#if defined(HAVE_ASIO)
-  add<asio_timer>(tables, live);
-#endif
-  add<heap>(tables, live);
+  std::vector<bench::family> tables;
   for (const workload& w : workloads) {
-    const std::string title = std::string(w.name) + ", " + std::to_string(live) + " live";
-    bench::family(how, title.c_str(), std::move(tables[w.which]));
+    tables.emplace_back(std::string("timers: ") + w.name + ", " +
+                        std::to_string(bench::scaled(live)) + " live");
   }
+  add<ours>(tables, kind::ours, live);
+  add_rival<libuv>(tables, live);
+  add_rival<asio_timer>(tables, live);
+  add_rival<libevent>(tables, live);
+  add_rival<libev>(tables, live);
+  add<heap>(tables, kind::limit, live);
+  for (auto& table : tables) table.run(how);
+}
+
+// ---- Precision ----
+
+// Timers of 1 to 20 ms, one at a time on a loop that sleeps: how many microseconds too late. What
+// fires early is below zero.
+template <class Contender>
+sample lateness() {
+  Contender timers(1);
+  std::mt19937 random(2024);
+  std::uniform_int_distribution<int> any(1000, 20000);
+  const std::size_t times = bench::scaled(64);
+  const sample s = bench::spread(times, [&](std::vector<double>& values) {
+    for (std::size_t i = 0; i < times; ++i) {
+      const microseconds delay(any(random));
+      bench::steady::time_point due;
+      timers.inside([&] {
+        due = bench::steady::now() + delay;
+        timers.arm(0, delay);
+      });
+      while (timers.fired() == i) timers.sleep();
+      values.push_back(bench::nanos_between(due, bench::steady::now()) / 1000);
+    }
+  });
+  bench::must(timers.fired() == times, "every timer fired once");
+  return s;
+}
+
+template <class Contender>
+void add_lateness(bench::family& table) {
+  if constexpr (std::is_base_of_v<rivals::absent, Contender>) {
+    table.skip(Contender::name);
+  } else {
+    table.add(std::is_same_v<Contender, ours> ? kind::ours : kind::rival, Contender::name,
+              lateness<Contender>);
+  }
+}
+
+void measure_precision(const bench::options& how) {
+  bench::family table("timers: how late, delays of 1 to 20 ms", "us");
+  add_lateness<ours>(table);
+  add_lateness<libuv>(table);
+  add_lateness<asio_timer>(table);
+  add_lateness<libevent>(table);
+  add_lateness<libev>(table);
+  table.uncounted().run(how);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   const bench::options how(argc, argv);
-  bench::head_line();
-#if defined(HAVE_LIBUV)
-  std::printf("libuv %s   ", uv_version_string());
-#endif
-#if defined(HAVE_LIBEVENT)
-  std::printf("libevent %s   ", event_get_version());
-#endif
-#if defined(HAVE_ASIO)
-  std::printf("Asio %d.%d.%d", ASIO_VERSION / 100000, ASIO_VERSION / 100 % 1000, ASIO_VERSION % 100);
-#endif
-  std::printf("\n");
   for (const std::size_t live : {1000u, 20000u, 200000u, 1000000u}) measure(how, live);
+  measure_precision(how);
 }

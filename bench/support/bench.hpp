@@ -1,142 +1,242 @@
-// bench.hpp - interleaved repetitions, medians, ratios, and a head line with all one needs to doubt them
+// bench.hpp - families of rows: repetitions in turn, and one table each
 #pragma once
 
-#include <algorithm>
-#include <chrono>
+#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <fstream>
 #include <functional>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
-#include <hybridloop.hpp>
+#include <unistd.h>
 
-#include <sys/utsname.h>
+#include "measure.hpp"
+#include "options.hpp"
+#include "statistics.hpp"
+#include "syscalls.hpp"
 
 namespace bench {
 
-using steady = std::chrono::steady_clock;
+enum class kind { ours, rival, limit };
 
-// --csv, --reps N, --only TEXT (of a row's family).
-struct options {
-  bool csv = false;
-  int reps = 7;
-  std::string only;
-
-  options(int argc, char** argv) {
-    for (int i = 1; i < argc; ++i) {
-      if (std::strcmp(argv[i], "--csv") == 0) {
-        csv = true;
-      } else if (std::strcmp(argv[i], "--reps") == 0 && i + 1 < argc) {
-        reps = std::atoi(argv[++i]);
-      } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-        only = argv[++i];
-      } else {
-        std::fprintf(stderr, "usage: %s [--csv] [--reps N] [--only FAMILY]\n", argv[0]);
-        std::exit(2);
-      }
-    }
-    if (reps < 7) reps = 7;
-  }
-};
-
-inline std::string cpu_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const auto colon = line.find(": ");
-    if (line.compare(0, 10, "model name") == 0 && colon != std::string::npos) {
-      return line.substr(colon + 2);
-    }
-  }
-  return "unknown cpu";
+inline const char* name_of(kind k) {
+  constexpr const char* names[] = {"ours", "rival", "limit"};
+  return names[static_cast<int>(k)];
 }
 
-inline std::string commit() {
-  std::string text;
-  if (FILE* git = ::popen("git describe --always --dirty 2>/dev/null", "r")) {
-    char line[64] = "";
-    if (std::fgets(line, sizeof line, git) != nullptr) text = line;
-    ::pclose(git);
-  }
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text.empty() ? "no commit" : text;
-}
-
-#if defined(__clang__)
-inline constexpr const char* compiler = "clang++ " __clang_version__;
-#else
-inline constexpr const char* compiler = "g++ " __VERSION__;
-#endif
-
-inline void head_line() {
-  utsname system{};
-  ::uname(&system);
-  std::printf("hybridloop %d.%d.%d (%s)   %s -O2   %s %s   %s, %u cpus   %s + %s\n",
-              HYBRIDLOOP_VERSION_MAJOR, HYBRIDLOOP_VERSION_MINOR, HYBRIDLOOP_VERSION_PATCH,
-              commit().c_str(), compiler, system.sysname, system.release, cpu_name().c_str(),
-              std::thread::hardware_concurrency(), hybridloop::default_traits::parker::name,
-              hybridloop::loop::poller_name());
-}
-
-// A contender of a family: one call is one repetition and answers nanoseconds per operation.
 struct row {
+  kind role;
   std::string name;
-  std::function<double()> repeat;
-  std::vector<double> figures{};
+  std::function<sample()> repeat;  // one repetition
+  std::vector<sample> samples{};
+  double syscalls = none;
 
-  double median() const {
-    std::vector<double> sorted = figures;
-    std::sort(sorted.begin(), sorted.end());
-    const std::size_t half = sorted.size() / 2;
-    return sorted.size() % 2 != 0 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  std::vector<double> all(double sample::*what) const {
+    std::vector<double> values;
+    for (const sample& s : samples) values.push_back(s.*what);
+    return values;
   }
-  double least() const { return *std::min_element(figures.begin(), figures.end()); }
-  double most() const { return *std::max_element(figures.begin(), figures.end()); }
+  double median(double sample::*what = &sample::figure) const { return median_of(all(what)); }
+  double least(double sample::*what = &sample::figure) const {
+    const auto values = all(what);
+    return *std::min_element(values.begin(), values.end());
+  }
+  double most(double sample::*what = &sample::figure) const {
+    const auto values = all(what);
+    return *std::max_element(values.begin(), values.end());
+  }
 };
 
-// Rows in turn, A B C A B C ..., after a round that is not counted; the first row is ours, and the
-// last column says what share of each rival's time it took.
-inline void family(const options& how, const char* title, std::vector<row> rows) {
-  if (!how.only.empty() && std::string(title).find(how.only) == std::string::npos) return;
-  for (int i = -1; i < how.reps; ++i) {
-    std::fprintf(stderr, "\r%-60s %d/%d ", title, i + 1, how.reps);
-    for (row& r : rows) {
-      const double figure = r.repeat();
-      if (i >= 0) r.figures.push_back(figure);
-    }
+// Rows that do the same thing. The first row is ours: what others are compared with.
+class family {
+ public:
+  explicit family(std::string title, const char* unit = "ns/op")
+      : title_(std::move(title)), unit_(unit) {}
+
+  template <class F>
+  void add(kind role, std::string name, F&& repeat) {
+    rows_.push_back({role, std::move(name), std::forward<F>(repeat)});
   }
-  std::fprintf(stderr, "\r%80s\r", "");
-  if (!how.csv) std::printf("\n%-46s %12s %10s %10s %12s\n", title, "ns/op", "min", "max", "ours/this");
-  for (const row& r : rows) {
-    const double ratio = rows.front().median() / r.median();
-    if (how.csv) {
-      std::printf("%s,%s,%.1f,%.1f,%.1f,%.3f\n", title, r.name.c_str(), r.median(), r.least(),
-                  r.most(), ratio);
-    } else {
-      std::printf("  %-44s %12.1f %10.1f %10.1f %12.3f\n", r.name.c_str(), r.median(), r.least(),
-                  r.most(), ratio);
-    }
+  void skip(std::string name) { absent_.push_back(std::move(name)); }
+
+  // Nothing here is an operation whose system calls could be counted.
+  family& uncounted() {
+    counted_ = false;
+    return *this;
   }
+
+  void run(const options& how);
+
+ private:
+  void select(const options& how);
+  void repeat(const options& how);
+  void print_text() const;
+  void print_csv(const options& how) const;
+  void print_json(const options& how) const;
+
+  std::string title_;
+  const char* unit_;
+  bool counted_ = true;
+  std::vector<row> rows_;
+  std::vector<std::string> absent_;
+};
+
+inline void family::run(const options& how) {
+  select(how);
+  if (rows_.empty()) return;
+  repeat(how);
+  if (how.as == format::text) print_text();
+  if (how.as == format::csv) print_csv(how);
+  if (how.as == format::json) print_json(how);
   std::fflush(stdout);
 }
 
-// Nanoseconds per operation of f(), which does `operations` of them.
-template <class F>
-double time_per_op(std::size_t operations, F&& f) {
-  const auto begin = steady::now();
-  std::forward<F>(f)();
-  const std::chrono::duration<double, std::nano> span = steady::now() - begin;
-  return span.count() / static_cast<double>(operations);
+// A row that is asked for by its own name brings the first one along, to be compared with.
+inline void family::select(const options& how) {
+  std::vector<row> wanted;
+  bool any = false;
+  for (row& r : rows_) {
+    const bool named = how.wants(title_, r.name);
+    any = any || named;
+    if (named || wanted.empty()) wanted.push_back(std::move(r));
+  }
+  if (!any) wanted.clear();
+  rows_ = std::move(wanted);
 }
 
-inline void must(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "\nwrong count: %s\n", what);
-  std::exit(1);
+// A B C A B C ..., after a round that is not counted.
+inline void family::repeat(const options& how) {
+  const bool watched = ::isatty(STDERR_FILENO) == 1;
+  const auto progress = [&](const row& r, const char* what, int i) {
+    if (!watched) return;
+    std::fprintf(stderr, "\r%-52.52s %-30.30s %s %d/%d ", title_.c_str(), r.name.c_str(), what, i,
+                 how.reps);
+  };
+  if (!watched) std::fprintf(stderr, "%s\n", title_.c_str());
+  if (counted_) {
+    for (row& r : rows_) {
+      progress(r, "count", 0);
+      r.syscalls = count_syscalls(r.repeat);
+    }
+  }
+  for (int i = 0; i <= how.reps; ++i) {
+    for (row& r : rows_) {
+      progress(r, "round", i);
+      const sample s = r.repeat();
+      if (i > 0) r.samples.push_back(s);
+    }
+  }
+  if (watched) std::fprintf(stderr, "\r%104s\r", "");
+}
+
+// ---- Text ----
+
+// A number in `width` columns, "-" for none.
+inline void cell(int width, double value, int digits) {
+  if (std::isnan(value)) {
+    std::printf(" %*s", width, "-");
+  } else {
+    std::printf(" %*.*f", width, digits, value);
+  }
+}
+inline void figure_cell(double value) { cell(10, value, std::fabs(value) < 1000 ? 1 : 0); }
+
+inline void family::print_text() const {
+  const bool spread = !std::isnan(rows_.front().samples.front().p99);
+  std::printf("\n%-50s %10s %10s %10s %9s %13s %9s %9s %9s %9s\n", title_.c_str(),
+              spread ? "p50" : unit_, spread ? "p99" : "min", "max", "ours/this", "95 %", "cpu ns",
+              "switches", "allocs", "syscalls");
+  if (spread) std::printf("  (%s)\n", unit_);
+  for (const row& r : rows_) {
+    const ratio x = ratio_of_medians(rows_.front().all(&sample::figure), r.all(&sample::figure));
+    char interval[32] = "-";
+    if (!std::isnan(x.low)) std::snprintf(interval, sizeof interval, "%.3f..%.3f", x.low, x.high);
+    std::printf("  %-48s", ((r.role == kind::ours    ? ""
+                             : r.role == kind::rival ? "... "
+                                                     : "(limit) ") +
+                            r.name)
+                               .c_str());
+    figure_cell(r.median());
+    figure_cell(spread ? r.median(&sample::p99) : r.least());
+    figure_cell(spread ? r.most(&sample::most) : r.most());
+    cell(9, x.value, 3);
+    std::printf(" %13s", interval);
+    cell(9, r.median(&sample::cpu_ns), 0);
+    cell(9, r.median(&sample::switches), 3);
+    cell(9, r.median(&sample::allocations), 3);
+    cell(9, r.syscalls, 3);
+    std::printf("\n");
+  }
+  for (const std::string& name : absent_)
+    std::printf("  ... %s is not here: skipped\n", name.c_str());
+}
+
+// ---- For machines ----
+
+struct column {
+  const char* name;
+  double (*of)(const row&);
+};
+inline constexpr column columns[] = {
+    {"median", [](const row& r) { return r.median(); }},
+    {"min", [](const row& r) { return r.least(); }},
+    {"max", [](const row& r) { return r.most(); }},
+    {"p99", [](const row& r) { return r.median(&sample::p99); }},
+    {"least", [](const row& r) { return r.least(&sample::least); }},
+    {"most", [](const row& r) { return r.most(&sample::most); }},
+    {"cpu_ns", [](const row& r) { return r.median(&sample::cpu_ns); }},
+    {"switches", [](const row& r) { return r.median(&sample::switches); }},
+    {"allocations", [](const row& r) { return r.median(&sample::allocations); }},
+    {"syscalls", [](const row& r) { return r.syscalls; }},
+};
+
+inline void print_csv_header() {
+  std::printf("program,family,unit,kind,row");
+  for (const column& c : columns) std::printf(",%s", c.name);
+  std::printf(",ours/this,low,high\n");
+}
+
+inline std::string number(double value, const char* absent) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.6g", value);
+  return std::isnan(value) ? absent : text;
+}
+
+inline void family::print_csv(const options& how) const {
+  for (const row& r : rows_) {
+    std::printf("%s,\"%s\",%s,%s,\"%s\"", how.program.c_str(), title_.c_str(), unit_,
+                name_of(r.role), r.name.c_str());
+    for (const column& c : columns) std::printf(",%s", number(c.of(r), "").c_str());
+    const ratio x = ratio_of_medians(rows_.front().all(&sample::figure), r.all(&sample::figure));
+    std::printf(",%s,%s,%s\n", number(x.value, "").c_str(), number(x.low, "").c_str(),
+                number(x.high, "").c_str());
+  }
+}
+
+// A line for each row; a row of ours says how it stands against every other row.
+inline void family::print_json(const options& how) const {
+  for (const row& r : rows_) {
+    std::printf(
+        "{\"program\": \"%s\", \"family\": \"%s\", \"unit\": \"%s\", \"kind\": \"%s\", \"row\": "
+        "\"%s\"",
+        how.program.c_str(), title_.c_str(), unit_, name_of(r.role), r.name.c_str());
+    for (const column& c : columns)
+      std::printf(", \"%s\": %s", c.name, number(c.of(r), "null").c_str());
+    std::printf(", \"figures\": [");
+    for (const sample& s : r.samples)
+      std::printf("%s%s", &s == &r.samples.front() ? "" : ", ", number(s.figure, "null").c_str());
+    std::printf("], \"against\": {");
+    const char* comma = "";
+    for (const row& other : rows_) {
+      if (r.role != kind::ours || &other == &r) continue;
+      const ratio x = ratio_of_medians(r.all(&sample::figure), other.all(&sample::figure));
+      std::printf("%s\"%s\": [%s, %s, %s]", comma, other.name.c_str(),
+                  number(x.value, "null").c_str(), number(x.low, "null").c_str(),
+                  number(x.high, "null").c_str());
+      comma = ", ";
+    }
+    std::printf("}}\n");
+  }
 }
 
 }  // namespace bench
