@@ -661,6 +661,18 @@ inline void cpu_pause() noexcept { _mm_pause(); }
 inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }  // ours alone
 #endif
 
+// The line is about to be written, or read, by this thread: it may begin to travel. (GCC and clang mean
+// `prefetchw` only where they are told of it; every x86-64 has it or takes it for nothing.)
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+inline void prefetch_to_write(const void* p) noexcept {
+  __asm__ __volatile__("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+}
+#elif defined(__GNUC__) || defined(__clang__)
+inline void prefetch_to_write(const void* p) noexcept { __builtin_prefetch(p, 1); }
+#else
+inline void prefetch_to_write(const void*) noexcept {}
+#endif
+
 // Spins too short for the clock, which costs as much as they last, count pauses, whose length is
 // measured once. The fastest of a few tries: one that was interrupted looks slow.
 inline std::uint32_t measure_pauses() noexcept {
@@ -2436,8 +2448,12 @@ class slots {
   slots(const slots&) = delete;
   slots& operator=(const slots&) = delete;
 
-  // The claimer: the place to build in.
-  unique_task& task_at(std::uint64_t index) noexcept { return slots_[index & mask_].task; }
+  // The claimer: the place to build in. Every slot was last read by the loop thread, and a store to it
+  // would wait, or a locked instruction behind it, until its line is here: so a later one is asked for.
+  unique_task& task_at(std::uint64_t index) noexcept {
+    prefetch_to_write(&slots_[(index + 8) & mask_]);
+    return slots_[index & mask_].task;
+  }
 
   // The claimer, once. `strong` makes the store part of the total order that [sleep] needs.
   void publish(std::uint64_t index, bool strong) noexcept {
@@ -2955,7 +2971,10 @@ class queue {
     if (spilled != nullptr && ring_.head() >= spilled->ticket) return spill_type::published(*spilled);
     return ring_.published(ring_.head());
   }
-  std::size_t capacity() const noexcept { return ring_.capacity(); }
+  // Whether a quarter of the ring or more is waiting.
+  bool fills_up() const noexcept {
+    return ring_.published(ring_.head() + ring_.capacity() / 4) || has_spilled();
+  }
 
   // What the last look before a sleep compares: copied before the sleep is published, because
   // from then on the loop may be somebody else's.
@@ -3386,6 +3405,10 @@ class ingress {
     return shared.can_run() || lanes_wait() || !no_lane([](lane_type& l) { return l.tasks.can_run(); });
   }
 
+  bool fills_up() const noexcept {
+    return shared.fills_up() || !no_lane([](const lane_type& l) { return l.tasks.fills_up(); });
+  }
+
   // What the last look before a sleep compares, see queue. The lanes keep their own.
   using bookmark = typename shared_queue::bookmark;
   bookmark mark() noexcept {
@@ -3488,7 +3511,7 @@ namespace detail {
 // because the loop may be in a task that lasts.
 template <class Traits, class Queue>
 void look_for_room(const Queue& queue) noexcept {
-  constexpr std::uint32_t longest_ns = 4000;
+  constexpr std::uint32_t longest_ns = 16000;
   if (queue.has_spilled()) return;
   for (std::uint32_t left = pauses_in(longest_ns); left != 0; --left) {
     if (queue.has_room()) return;
@@ -3515,12 +3538,13 @@ namespace detail {
 class stream_pace {
  public:
   // After a batch of `ran` tasks that ended at an empty ring; look() says whether there is more.
-  // False: there is nothing more just now.
-  template <class Look>
-  bool more(std::size_t ran, const Look& look) noexcept {
+  // False: there is nothing more just now. A rest ends early when plenty() says that it would hold up
+  // the producer.
+  template <class Look, class Plenty>
+  bool more(std::size_t ran, const Look& look, const Plenty& plenty) noexcept {
     if (rest_ns_ != 0) {
       adapt(ran);
-      pause_for(rest_ns_);
+      rest(plenty);
     }
     for (std::uint32_t left = pauses_in(at_once_ns); left != 0; --left) {
       if (look()) {
@@ -3550,8 +3574,12 @@ class stream_pace {
     }
   }
 
-  static void pause_for(std::uint32_t ns) noexcept {
-    for (std::uint32_t left = pauses_in(ns); left != 0; --left) cpu_pause();
+  template <class Plenty>
+  void rest(const Plenty& plenty) noexcept {
+    for (std::uint32_t ns = 0; ns < rest_ns_; ns += shortest_ns) {
+      for (std::uint32_t left = pauses_in(shortest_ns); left != 0; --left) cpu_pause();
+      if (plenty()) return;
+    }
   }
 
   std::uint32_t streak_ = 0;
@@ -7175,7 +7203,9 @@ class runner {
       left = drain_batch(left);
       if (before - left >= 64) much_came_ = true;
       if (halted() || left == 0 || before == left || !paced) break;
-      if (!core_.pace.more(before - left, [this] { return core_.in.can_run(); })) break;
+      const auto some = [this] { return core_.in.can_run(); };
+      const auto plenty = [this] { return core_.in.fills_up(); };
+      if (!core_.pace.more(before - left, some, plenty)) break;
     }
   }
 

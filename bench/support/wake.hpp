@@ -142,7 +142,7 @@ bench::sample measure(Rival& rival, state s, place p) {
   rest<Rival> pause(rival);
   Treadmill<Rival> busy(rival, s == state::running);
   bench::steady::time_point run;
-  std::atomic<std::size_t> done{0};
+  alignas(128) std::atomic<std::size_t> done{0};  // off the lines of this thread's stack
   const bench::sample result = bench::spread(trips, [&](std::vector<double>& values) {
     for (std::size_t i = 1; i <= trips; ++i) {
       pause.before_post();

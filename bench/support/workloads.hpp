@@ -38,7 +38,7 @@ class gate {
 };
 
 // Counts tasks, on the thread that runs them; the last one opens the gate.
-class tally {
+class alignas(128) tally {  // a line of its own, away from what the producers read
  public:
   explicit tally(std::size_t expected) : expected_(expected) {}
   void count() {
@@ -88,7 +88,7 @@ sample throughput(Rival& rival, std::size_t producers) {
 template <class Rival>
 sample latency_spinning(Rival& rival) {
   const std::size_t trips = bench::scaled(20000);
-  std::atomic<std::size_t> done{0};
+  alignas(128) std::atomic<std::size_t> done{0};  // off the lines of this thread's stack
   const sample s = bench::timed(trips, [&] {
     for (std::size_t i = 1; i <= trips; ++i) {
       rival.post([&done, i] { done.store(i, std::memory_order_release); });

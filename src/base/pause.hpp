@@ -25,6 +25,18 @@ inline void cpu_pause() noexcept { _mm_pause(); }
 inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }  // ours alone
 #endif
 
+// The line is about to be written, or read, by this thread: it may begin to travel. (GCC and clang mean
+// `prefetchw` only where they are told of it; every x86-64 has it or takes it for nothing.)
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+inline void prefetch_to_write(const void* p) noexcept {
+  __asm__ __volatile__("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+}
+#elif defined(__GNUC__) || defined(__clang__)
+inline void prefetch_to_write(const void* p) noexcept { __builtin_prefetch(p, 1); }
+#else
+inline void prefetch_to_write(const void*) noexcept {}
+#endif
+
 // Spins too short for the clock, which costs as much as they last, count pauses, whose length is
 // measured once. The fastest of a few tries: one that was interrupted looks slow.
 inline std::uint32_t measure_pauses() noexcept {

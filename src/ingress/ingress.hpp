@@ -135,6 +135,10 @@ class ingress {
     return shared.can_run() || lanes_wait() || !no_lane([](lane_type& l) { return l.tasks.can_run(); });
   }
 
+  bool fills_up() const noexcept {
+    return shared.fills_up() || !no_lane([](const lane_type& l) { return l.tasks.fills_up(); });
+  }
+
   // What the last look before a sleep compares, see queue. The lanes keep their own.
   using bookmark = typename shared_queue::bookmark;
   bookmark mark() noexcept {

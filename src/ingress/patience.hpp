@@ -15,7 +15,7 @@ namespace detail {
 // because the loop may be in a task that lasts.
 template <class Traits, class Queue>
 void look_for_room(const Queue& queue) noexcept {
-  constexpr std::uint32_t longest_ns = 4000;
+  constexpr std::uint32_t longest_ns = 16000;
   if (queue.has_spilled()) return;
   for (std::uint32_t left = pauses_in(longest_ns); left != 0; --left) {
     if (queue.has_room()) return;

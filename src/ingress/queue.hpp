@@ -138,7 +138,10 @@ class queue {
     if (spilled != nullptr && ring_.head() >= spilled->ticket) return spill_type::published(*spilled);
     return ring_.published(ring_.head());
   }
-  std::size_t capacity() const noexcept { return ring_.capacity(); }
+  // Whether a quarter of the ring or more is waiting.
+  bool fills_up() const noexcept {
+    return ring_.published(ring_.head() + ring_.capacity() / 4) || has_spilled();
+  }
 
   // What the last look before a sleep compares: copied before the sleep is published, because
   // from then on the loop may be somebody else's.

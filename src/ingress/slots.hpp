@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/config.hpp"
+#include "base/pause.hpp"
 #include "task/unique_task.hpp"
 
 HYBRIDLOOP_OPEN
@@ -50,8 +51,12 @@ class slots {
   slots(const slots&) = delete;
   slots& operator=(const slots&) = delete;
 
-  // The claimer: the place to build in.
-  unique_task& task_at(std::uint64_t index) noexcept { return slots_[index & mask_].task; }
+  // The claimer: the place to build in. Every slot was last read by the loop thread, and a store to it
+  // would wait, or a locked instruction behind it, until its line is here: so a later one is asked for.
+  unique_task& task_at(std::uint64_t index) noexcept {
+    prefetch_to_write(&slots_[(index + 8) & mask_]);
+    return slots_[index & mask_].task;
+  }
 
   // The claimer, once. `strong` makes the store part of the total order that [sleep] needs.
   void publish(std::uint64_t index, bool strong) noexcept {

@@ -19,12 +19,13 @@ namespace detail {
 class stream_pace {
  public:
   // After a batch of `ran` tasks that ended at an empty ring; look() says whether there is more.
-  // False: there is nothing more just now.
-  template <class Look>
-  bool more(std::size_t ran, const Look& look) noexcept {
+  // False: there is nothing more just now. A rest ends early when plenty() says that it would hold up
+  // the producer.
+  template <class Look, class Plenty>
+  bool more(std::size_t ran, const Look& look, const Plenty& plenty) noexcept {
     if (rest_ns_ != 0) {
       adapt(ran);
-      pause_for(rest_ns_);
+      rest(plenty);
     }
     for (std::uint32_t left = pauses_in(at_once_ns); left != 0; --left) {
       if (look()) {
@@ -54,8 +55,12 @@ class stream_pace {
     }
   }
 
-  static void pause_for(std::uint32_t ns) noexcept {
-    for (std::uint32_t left = pauses_in(ns); left != 0; --left) cpu_pause();
+  template <class Plenty>
+  void rest(const Plenty& plenty) noexcept {
+    for (std::uint32_t ns = 0; ns < rest_ns_; ns += shortest_ns) {
+      for (std::uint32_t left = pauses_in(shortest_ns); left != 0; --left) cpu_pause();
+      if (plenty()) return;
+    }
   }
 
   std::uint32_t streak_ = 0;

@@ -220,7 +220,9 @@ class runner {
       left = drain_batch(left);
       if (before - left >= 64) much_came_ = true;
       if (halted() || left == 0 || before == left || !paced) break;
-      if (!core_.pace.more(before - left, [this] { return core_.in.can_run(); })) break;
+      const auto some = [this] { return core_.in.can_run(); };
+      const auto plenty = [this] { return core_.in.fills_up(); };
+      if (!core_.pace.more(before - left, some, plenty)) break;
     }
   }
 
