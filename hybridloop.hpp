@@ -2823,6 +2823,22 @@ class waiting_room {
     waiting_room& room_;
   };
 
+  // A poster stands here while it looks for room without sleeping; the loop thread then says sooner
+  // that there is some.
+  class glance {
+   public:
+    explicit glance(waiting_room& room) noexcept : room_(room) {
+      room_.looking_.fetch_add(1, std::memory_order_relaxed);  // a hint
+    }
+    glance(const glance&) = delete;
+    glance& operator=(const glance&) = delete;
+    ~glance() { room_.looking_.fetch_sub(1, std::memory_order_release); }  // [leave] W1
+
+   private:
+    waiting_room& room_;
+  };
+  bool looked_for() const noexcept { return looking_.load(std::memory_order_relaxed) != 0; }  // a hint
+
   // The loop thread, after it made room; any thread, after closing.
   void call() noexcept {
     if (waiting_.load(std::memory_order_seq_cst) == 0) return;  // [room] R4
@@ -2831,15 +2847,22 @@ class waiting_room {
   }
 
   // The child of a fork: they are not there.
-  void forget_all() noexcept { waiting_.store(0, std::memory_order_relaxed); }  // ours alone
+  void forget_all() noexcept {
+    waiting_.store(0, std::memory_order_relaxed);  // ours alone
+    looking_.store(0, std::memory_order_relaxed);  // ours alone
+  }
 
   // Edge [leave]: W1 a poster leaves (release); W2 the destructor sees the room empty (acquire), so
   // nobody touches what it frees.
-  bool empty() const noexcept { return waiting_.load(std::memory_order_acquire) == 0; }  // [leave] W2
+  bool empty() const noexcept {
+    return waiting_.load(std::memory_order_acquire) == 0 &&  // [leave] W2
+           looking_.load(std::memory_order_acquire) == 0;    // [leave] W2
+  }
 
  private:
   atomic<std::uint32_t> waiting_{0};
   atomic<std::uint32_t> epoch_{0};
+  atomic<std::uint32_t> looking_{0};
 };
 
 }  // namespace detail
@@ -2909,6 +2932,7 @@ class queue {
 
   bool has_spilled() const noexcept { return !spill_.empty(); }
   bool has_room() const noexcept { return ring_.has_room(); }
+  waiting_room<Traits>& room() noexcept { return room_; }
 
   std::uint64_t posts() const noexcept { return ring_.tail() + spill_.spilled(); }
   std::uint64_t spilled() const noexcept { return spill_.spilled(); }
@@ -2948,7 +2972,7 @@ class queue {
     room_.call();
   }
   bool publish_head_in_time() noexcept {
-    const bool due = unpublished_ >= stride_;
+    const bool due = unpublished_ >= stride_ || (unpublished_ >= stride_ / 4 && room_.looked_for());
     if (due) publish_head();
     return due;
   }
@@ -3505,21 +3529,24 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // A spilled task costs several times what one in the ring does, and once some have spilled the next
-// ones must follow. A loop that is at work gives back slots every few microseconds; so the poster
-// that would be the first to spill waits for as long as that takes, and then lets the loop have its
-// CPU, in case it lost it. After that a poster gives way once in a while only. All bounded, because
-// the loop may be in a task that lasts.
+// ones must follow. A loop that is at work gives back slots every few microseconds, and sooner when
+// it is asked to; so the poster that would be the first to spill waits for as long as that takes, and
+// then lets the loop have its CPU, in case it lost it. After that a poster gives way once in a while
+// only. All bounded, because the loop may be in a task that lasts.
 template <class Traits, class Queue>
-void look_for_room(const Queue& queue) noexcept {
-  constexpr std::uint32_t longest_ns = 16000;
+void look_for_room(Queue& queue) noexcept {
   constexpr std::uint32_t posts_per_yield = 64;
   static thread_local std::uint32_t posts = 0;
+  const auto look = [&queue](std::uint32_t ns) {
+    std::uint32_t left = pauses_in(ns);
+    for (; left != 0 && !queue.has_room(); --left) cpu_pause();
+    return left != 0;
+  };
   if (!queue.has_spilled()) {
     posts = 0;
-    for (std::uint32_t left = pauses_in(longest_ns); left != 0; --left) {
-      if (queue.has_room()) return;
-      cpu_pause();
-    }
+    if (look(6000)) return;
+    const typename waiting_room<Traits>::glance asks(queue.room());
+    if (look(10000)) return;
   }
   if (posts++ % posts_per_yield == 0) Traits::kernel::yield();
 }

@@ -76,6 +76,7 @@ class queue {
 
   bool has_spilled() const noexcept { return !spill_.empty(); }
   bool has_room() const noexcept { return ring_.has_room(); }
+  waiting_room<Traits>& room() noexcept { return room_; }
 
   std::uint64_t posts() const noexcept { return ring_.tail() + spill_.spilled(); }
   std::uint64_t spilled() const noexcept { return spill_.spilled(); }
@@ -115,7 +116,7 @@ class queue {
     room_.call();
   }
   bool publish_head_in_time() noexcept {
-    const bool due = unpublished_ >= stride_;
+    const bool due = unpublished_ >= stride_ || (unpublished_ >= stride_ / 4 && room_.looked_for());
     if (due) publish_head();
     return due;
   }

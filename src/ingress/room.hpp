@@ -63,6 +63,22 @@ class waiting_room {
     waiting_room& room_;
   };
 
+  // A poster stands here while it looks for room without sleeping; the loop thread then says sooner
+  // that there is some.
+  class glance {
+   public:
+    explicit glance(waiting_room& room) noexcept : room_(room) {
+      room_.looking_.fetch_add(1, std::memory_order_relaxed);  // a hint
+    }
+    glance(const glance&) = delete;
+    glance& operator=(const glance&) = delete;
+    ~glance() { room_.looking_.fetch_sub(1, std::memory_order_release); }  // [leave] W1
+
+   private:
+    waiting_room& room_;
+  };
+  bool looked_for() const noexcept { return looking_.load(std::memory_order_relaxed) != 0; }  // a hint
+
   // The loop thread, after it made room; any thread, after closing.
   void call() noexcept {
     if (waiting_.load(std::memory_order_seq_cst) == 0) return;  // [room] R4
@@ -71,15 +87,22 @@ class waiting_room {
   }
 
   // The child of a fork: they are not there.
-  void forget_all() noexcept { waiting_.store(0, std::memory_order_relaxed); }  // ours alone
+  void forget_all() noexcept {
+    waiting_.store(0, std::memory_order_relaxed);  // ours alone
+    looking_.store(0, std::memory_order_relaxed);  // ours alone
+  }
 
   // Edge [leave]: W1 a poster leaves (release); W2 the destructor sees the room empty (acquire), so
   // nobody touches what it frees.
-  bool empty() const noexcept { return waiting_.load(std::memory_order_acquire) == 0; }  // [leave] W2
+  bool empty() const noexcept {
+    return waiting_.load(std::memory_order_acquire) == 0 &&  // [leave] W2
+           looking_.load(std::memory_order_acquire) == 0;    // [leave] W2
+  }
 
  private:
   atomic<std::uint32_t> waiting_{0};
   atomic<std::uint32_t> epoch_{0};
+  atomic<std::uint32_t> looking_{0};
 };
 
 }  // namespace detail
