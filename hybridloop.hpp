@@ -78,7 +78,7 @@
 //   task/    unique_task memory plain_array fifo index_stack arena slab
 //   wait/    kernel parker bell fence
 //   poller/  contract epoll poll none select
-//   ingress/ slots ring lane_ring spill room queue lane ingress patience stream
+//   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag wheel timers
 //   watch/   record registry watches
 //   loop/    options traits frames blocked hook meter doorbell wakeup entrance lookout companion
@@ -2405,7 +2405,7 @@ using system_poller = HYBRIDLOOP_SYSTEM_POLLER<Kernel>;
 HYBRIDLOOP_CLOSE
 // <<< poller/select.hpp
 
-// >>> ingress/slots.hpp - slots that producers fill and the loop thread runs, in the order of their claims
+// >>> ingress/slot_array.hpp - slots that producers fill and the loop thread runs, in the order of their claims
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -2431,7 +2431,7 @@ enum class claim_answer : std::uint8_t { claimed, full, closed };
 //   H1  closures destroyed                  H3  head: load, acquire (seq_cst serves [room] too)
 //   H2  head, release (seq_cst: [room])     H4  claims index < head + capacity, builds
 template <class Traits>
-class slots {
+class slot_array {
  protected:
   template <class T>
   using atomic = typename Traits::template atomic<T>;
@@ -2443,10 +2443,10 @@ class slots {
   };
 
   // `capacity` is a power of two, `zeroed` is capacity slots of zeroed memory.
-  slots(void* zeroed, std::size_t capacity) noexcept
+  slot_array(void* zeroed, std::size_t capacity) noexcept
       : slots_(static_cast<slot*>(zeroed)), mask_(capacity - 1) {}
-  slots(const slots&) = delete;
-  slots& operator=(const slots&) = delete;
+  slot_array(const slot_array&) = delete;
+  slot_array& operator=(const slot_array&) = delete;
 
   // The claimer: the place to build in. Every slot was last read by the loop thread, and a store to it
   // would wait, or a locked instruction behind it, until its line is here: so a later one is asked for.
@@ -2509,7 +2509,7 @@ class slots {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-// <<< ingress/slots.hpp
+// <<< ingress/slot_array.hpp
 
 // >>> ingress/ring.hpp - a bounded ring of slots that many threads fill and the loop thread runs
 HYBRIDLOOP_OPEN
@@ -2530,12 +2530,12 @@ namespace detail {
 // The claim is a compare-and-swap on the word that C1 changes, so it lands before C1 and is
 // counted, or fails and answers `closed`.
 template <class Traits>
-class ring : public slots<Traits> {
+class ring : public slot_array<Traits> {
  public:
   using answer = claim_answer;
   static constexpr std::uint64_t closed = std::uint64_t{1} << 63;
 
-  using slots<Traits>::slots;
+  using slot_array<Traits>::slot_array;
 
   // Any thread. On `claimed` the caller owes a publish() of the index, whatever happens.
   answer claim(std::uint64_t& index) noexcept {
@@ -2591,7 +2591,7 @@ namespace detail {
 //
 // A claim that nobody counts cannot be what a close waits for; the lane's busy flag is (edge [busy]).
 template <class Traits>
-class lane_ring : public slots<Traits> {
+class lane_ring : public slot_array<Traits> {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
@@ -2599,7 +2599,7 @@ class lane_ring : public slots<Traits> {
   using answer = claim_answer;
 
   lane_ring(void* zeroed, std::size_t capacity, const atomic<std::uint32_t>& closed) noexcept
-      : slots<Traits>(zeroed, capacity), closed_(closed) {}
+      : slot_array<Traits>(zeroed, capacity), closed_(closed) {}
 
   // The producer, while it is busy. On `claimed` it owes a publish() of the index, whatever happens.
   answer claim(std::uint64_t& index) noexcept {
@@ -2777,7 +2777,10 @@ enum class [[nodiscard]] post_result : std::uint8_t {
   closed,  // the loop takes no more; the task is still yours
 };
 
-// What a post does when ring and arena are both full.
+// What a post does when ring and arena are both full. With the first two, a post that is the first to
+// find the ring full looks for room for up to 16 us, and gives way to other threads, once and then now
+// and again, before it goes on to the arena; on another thread than the loop's, while the loop is
+// awake, and not with loop_options::spin 0 or where the process has one CPU only.
 enum class overflow : std::uint8_t {
   spill,  // goes on with the heap, never answers full
   block,  // waits for room; inside run() and its sisters it spills, after close() it answers closed.
@@ -3222,7 +3225,7 @@ class lane {
   // nullptr: no memory. `capacity` is a power of two.
   static lane* create(std::size_t capacity, arena<Traits>& blocks, waiting_room<Traits>& room,
                       const atomic<std::uint32_t>& closed) noexcept {
-    const std::size_t bytes = header + capacity * sizeof(typename slots<Traits>::slot);
+    const std::size_t bytes = header + capacity * sizeof(typename slot_array<Traits>::slot);
     void* memory = kernel::map(bytes);
     return memory == nullptr ? nullptr : ::new (memory) lane(bytes, capacity, blocks, room, closed);
   }
@@ -7243,7 +7246,7 @@ class runner {
   // Every queue in its turn, until nothing can run or `left` tasks have; answers what is left.
   std::size_t drain_batch(std::size_t left) {
     return core_.in.visit(
-        left, [this](auto& queue, std::size_t share) { return drain(queue, share); },
+        left, [this](auto& queue, std::size_t share) { return this->drain(queue, share); },
         [this] { return halted(); });
   }
 
@@ -7689,7 +7692,7 @@ class basic_loop {
   // loop. If post A happens before post B, A runs before B.
 
   // Follows loop_options::when_full. No lock, no allocation while ring or arena have room, and no
-  // system call while the loop is awake.
+  // system call while the loop is awake and the ring has room.
   template <class F, class Build = detail::build_tag>
   post_result post(F&& f);
 

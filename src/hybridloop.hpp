@@ -115,7 +115,7 @@
 #include "poller/none.hpp"
 #include "poller/select.hpp"
 
-#include "ingress/slots.hpp"
+#include "ingress/slot_array.hpp"
 #include "ingress/ring.hpp"
 #include "ingress/lane_ring.hpp"
 #include "ingress/spill.hpp"

@@ -41,7 +41,7 @@ class lane {
   // nullptr: no memory. `capacity` is a power of two.
   static lane* create(std::size_t capacity, arena<Traits>& blocks, waiting_room<Traits>& room,
                       const atomic<std::uint32_t>& closed) noexcept {
-    const std::size_t bytes = header + capacity * sizeof(typename slots<Traits>::slot);
+    const std::size_t bytes = header + capacity * sizeof(typename slot_array<Traits>::slot);
     void* memory = kernel::map(bytes);
     return memory == nullptr ? nullptr : ::new (memory) lane(bytes, capacity, blocks, room, closed);
   }

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "base/config.hpp"
-#include "ingress/slots.hpp"
+#include "ingress/slot_array.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -17,7 +17,7 @@ namespace detail {
 //
 // A claim that nobody counts cannot be what a close waits for; the lane's busy flag is (edge [busy]).
 template <class Traits>
-class lane_ring : public slots<Traits> {
+class lane_ring : public slot_array<Traits> {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
 
@@ -25,7 +25,7 @@ class lane_ring : public slots<Traits> {
   using answer = claim_answer;
 
   lane_ring(void* zeroed, std::size_t capacity, const atomic<std::uint32_t>& closed) noexcept
-      : slots<Traits>(zeroed, capacity), closed_(closed) {}
+      : slot_array<Traits>(zeroed, capacity), closed_(closed) {}
 
   // The producer, while it is busy. On `claimed` it owes a publish() of the index, whatever happens.
   answer claim(std::uint64_t& index) noexcept {

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "base/config.hpp"
-#include "ingress/slots.hpp"
+#include "ingress/slot_array.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -26,12 +26,12 @@ namespace detail {
 // The claim is a compare-and-swap on the word that C1 changes, so it lands before C1 and is
 // counted, or fails and answers `closed`.
 template <class Traits>
-class ring : public slots<Traits> {
+class ring : public slot_array<Traits> {
  public:
   using answer = claim_answer;
   static constexpr std::uint64_t closed = std::uint64_t{1} << 63;
 
-  using slots<Traits>::slots;
+  using slot_array<Traits>::slot_array;
 
   // Any thread. On `claimed` the caller owes a publish() of the index, whatever happens.
   answer claim(std::uint64_t& index) noexcept {

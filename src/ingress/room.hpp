@@ -17,7 +17,10 @@ enum class [[nodiscard]] post_result : std::uint8_t {
   closed,  // the loop takes no more; the task is still yours
 };
 
-// What a post does when ring and arena are both full.
+// What a post does when ring and arena are both full. With the first two, a post that is the first to
+// find the ring full looks for room for up to 16 us, and gives way to other threads, once and then now
+// and again, before it goes on to the arena; on another thread than the loop's, while the loop is
+// awake, and not with loop_options::spin 0 or where the process has one CPU only.
 enum class overflow : std::uint8_t {
   spill,  // goes on with the heap, never answers full
   block,  // waits for room; inside run() and its sisters it spills, after close() it answers closed.

@@ -61,7 +61,7 @@ class basic_loop {
   // loop. If post A happens before post B, A runs before B.
 
   // Follows loop_options::when_full. No lock, no allocation while ring or arena have room, and no
-  // system call while the loop is awake.
+  // system call while the loop is awake and the ring has room.
   template <class F, class Build = detail::build_tag>
   post_result post(F&& f);
 

@@ -229,7 +229,7 @@ class runner {
   // Every queue in its turn, until nothing can run or `left` tasks have; answers what is left.
   std::size_t drain_batch(std::size_t left) {
     return core_.in.visit(
-        left, [this](auto& queue, std::size_t share) { return drain(queue, share); },
+        left, [this](auto& queue, std::size_t share) { return this->drain(queue, share); },
         [this] { return halted(); });
   }
 

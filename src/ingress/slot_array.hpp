@@ -1,4 +1,4 @@
-// ingress/slots.hpp - slots that producers fill and the loop thread runs, in the order of their claims
+// ingress/slot_array.hpp - slots that producers fill and the loop thread runs, in the order of their claims
 #pragma once
 
 #include <atomic>
@@ -34,7 +34,7 @@ enum class claim_answer : std::uint8_t { claimed, full, closed };
 //   H1  closures destroyed                  H3  head: load, acquire (seq_cst serves [room] too)
 //   H2  head, release (seq_cst: [room])     H4  claims index < head + capacity, builds
 template <class Traits>
-class slots {
+class slot_array {
  protected:
   template <class T>
   using atomic = typename Traits::template atomic<T>;
@@ -46,10 +46,10 @@ class slots {
   };
 
   // `capacity` is a power of two, `zeroed` is capacity slots of zeroed memory.
-  slots(void* zeroed, std::size_t capacity) noexcept
+  slot_array(void* zeroed, std::size_t capacity) noexcept
       : slots_(static_cast<slot*>(zeroed)), mask_(capacity - 1) {}
-  slots(const slots&) = delete;
-  slots& operator=(const slots&) = delete;
+  slot_array(const slot_array&) = delete;
+  slot_array& operator=(const slot_array&) = delete;
 
   // The claimer: the place to build in. Every slot was last read by the loop thread, and a store to it
   // would wait, or a locked instruction behind it, until its line is here: so a later one is asked for.
