@@ -2990,6 +2990,7 @@ class queue {
     spill_.take_more();
     return backlog() + spill_.waiting();
   }
+  std::size_t owed = 0;  // accepted before a loan began, and not run yet
   std::size_t backlog() const noexcept {
     return static_cast<std::size_t>(ring_.tail() - ring_.head());
   }
@@ -3419,13 +3420,21 @@ class ingress {
   }
   // The same for who does not end the lanes: a post that has claimed nothing yet will wake the loop.
   bool idle() noexcept {
-    return shared.empty() && !lanes_wait() && no_lane([](lane_type& l) { return !l.tasks.empty(); });
+    adopt();
+    return shared.empty() && no_lane([](lane_type& l) { return !l.tasks.empty(); });
   }
   // How many are accepted and have not run.
   std::size_t pending() noexcept {
     adopt();
     std::size_t all = shared.pending();
     for (lane_type* l = lanes_; l != nullptr; l = l->next) all += l->tasks.pending();
+    return all;
+  }
+  // The same, and each queue notes how many of them are its own.
+  std::size_t owe_pending() noexcept {
+    adopt();
+    std::size_t all = shared.owed = shared.pending();
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) all += l->tasks.owed = l->tasks.pending();
     return all;
   }
   bool can_run() noexcept {
@@ -5815,9 +5824,11 @@ class wakeup {
     }
     return false;
   }
+  // Afterwards the loop may be gone: who waited for it may have run and destroyed it.
   void give_back() noexcept {
+    doorbell<Traits>& door = door_;
     const std::uint32_t was = turn_to(status::idle);
-    if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
+    if ((was & status::wanted) != 0) Traits::parker::wake_all(door.word);
   }
 
   // For who cannot leave it to the loop thread: waits for another borrower. False: somebody runs it.
@@ -5932,13 +5943,15 @@ class wakeup {
     door.rouse();
   }
 
-  // The borrower stays the loop until end_keep(), and may sleep on the word.
+  // The borrower stays the loop until end_keep(), and may sleep on the word; not if it was told to look
+  // once more.
   void keep() noexcept {
     kept_.store(1, std::memory_order_relaxed);  // [keep] V1 comes with the CAS
     std::uint32_t seen = word();
-    while (!change(seen, status::up(seen, status::awake))) {
+    while (!change(seen, status::with_mode(seen & ~status::lendable, status::awake))) {
     }
   }
+  void forget_keep() noexcept { kept_.store(0, std::memory_order_relaxed); }  // ours alone, in the child of a fork
   void end_keep() noexcept {
     doorbell<Traits>& door = door_;
     auto& kept = kept_;
@@ -6927,13 +6940,16 @@ bool serve_lent(core<Traits>& c, std::size_t tasks) noexcept {
     }
     if (c.lending_.error || !c.microtasks.empty() || c.wake.told(status::stop)) return false;
     if (tasks-- == 0) return true;
-    const auto run_next = [&](auto& queue, std::size_t) -> std::size_t {
-      return queue.template run_next<Build>([&](unique_task& task) {
-        if (task.counted()) ++c.ran;
-        run(task);
-      });
+    const auto run_counted = [&c, &run](unique_task& task) {
+      if (task.counted()) ++c.ran;
+      run(task);
     };
-    if (c.in.visit(1, run_next, [] { return false; }) != 0) return false;
+    const auto run_owed = [&run_counted](auto& queue, std::size_t) -> std::size_t {
+      if (queue.owed == 0 || !queue.template run_next<Build>(run_counted)) return 0;
+      --queue.owed;
+      return 1;
+    };
+    if (c.in.visit(1, run_owed, [] { return false; }) != 0) return false;
     c.in.publish_heads();
   }
 }
@@ -6965,7 +6981,7 @@ class loan {
   // borrowed, or some of that is left; then the caller's comes behind it, in the queue.
   bool serve() noexcept {
     if (!borrowed_) return false;
-    const std::size_t queued = core_.in.pending();
+    const std::size_t queued = core_.in.owe_pending();
     served_ = queued == 0 || serve_queued(queued);
     if (served_) {
       ++core_.ran;
@@ -7011,12 +7027,16 @@ class loan {
     return !(c.lending_.until_idle && c.nothing_left());
   }
 
-  // The task has forked. In the child there is no loop thread to wake: nobody runs the loop.
+  // The task has forked. In the child there is no loop thread to wake: nobody runs the loop, and if that
+  // thread was parked inside a task, nobody can. Once the loop is the child's own, other threads of the
+  // child may be posting to it.
   void leave_in_child() noexcept {
-    core_.runs = 0;
+    if (core_.runs <= 1) core_.runs = 0;
     core_.lending_.kept = false;
-    core_.wake.settle_in_child(status::idle);
-    if (core_.exposed && !core_.forked()) core_.ring_own_bell();
+    if (core_.forked()) return core_.wake.settle_in_child(status::idle);
+    core_.wake.forget_keep();
+    core_.wake.leave();
+    if (core_.exposed) core_.ring_own_bell();
   }
 
   core<Traits>& core_;

@@ -927,6 +927,136 @@ TEST_CASE("a closure may throw while it runs the loop") {
 
 #endif  // __cpp_exceptions
 
+// ---- What a second reading of the protocol constructed ----
+
+TEST_CASE("a wake that comes while the loop is lent ends the sleep of a run inside the closure") {
+  hybridloop::loop l(lending());
+  const running<hybridloop::loop> runner(l);
+  await_parks(l, 1);
+  while (l.stats().loans == 0) {
+    l.invoke([&l] {
+      elsewhere([&l] { l.wake(); });
+      l.run_once();
+    });
+  }
+}
+
+TEST_CASE("run_until_idle returns though a lane joins during the loan that ends the last work") {
+  for (const bool elsewhere_made : {false, true}) {
+    CAPTURE(elsewhere_made);
+    for (bool lent = false; !lent;) {
+      hybridloop::loop l(lending());
+      std::optional<hybridloop::producer> p;
+      const auto last = l.after(1h, [] {});
+      const scoped_thread runner([&l] { l.run_until_idle(); });
+      await_parks(l, 1);
+      const auto make = [&] { p.emplace(l.make_producer(16)); };
+      l.invoke([&] {
+        if (elsewhere_made) {
+          elsewhere(make);
+        } else {
+          make();
+        }
+        l.cancel(last);
+      });
+      lent = l.stats().loans == 1;
+    }
+  }
+}
+
+TEST_CASE("a closure does not overtake its caller's own posts, however busy a lane is meanwhile") {
+  staged_loop l(lending());
+  auto lane = l.make_producer(16);
+  const running<staged_loop> runner(l);
+  await_parks(l, 1);
+  gate claimed;
+  gate go;
+  order ran;
+  std::optional<stage> stalled;
+  stalled.emplace("claimed", [&] {
+    claimed.open();
+    go.pass();
+  });
+  scoped_thread in_front([&l] { must_post(l, [] {}); });
+  claimed.pass();
+  stalled.reset();
+  const auto parks = l.stats().parks;
+  must_post(l, [&ran] { ran.push_back(1); });  // behind a slot that is claimed and not published
+  await_parks(l, parks + 1);
+
+  struct again {
+    decltype(lane)& to;
+    std::atomic<int>& left;
+    void operator()() const {
+      if (--left > 0) must_post(to, again{to, left});
+    }
+  };
+  std::atomic<int> left{3};
+  const stage lent("lent", [&] { elsewhere([&] { must_post(lane, again{lane, left}); }); });
+  scoped_thread releasing([&] {
+    while (left > 0) std::this_thread::yield();
+    go.open();
+  });
+  l.invoke([&ran] { ran.push_back(2); });
+  left = 0;
+  releasing.join();
+  in_front.join();
+  l.invoke([] {});
+
+  CHECK(ran == order{1, 2});
+}
+
+namespace {
+// Holds the second thread in the compare-and-swap that gives an idle loop back, until that is destroyed.
+struct late_lender {
+  static inline thread_local bool is_me = false;
+  static inline std::atomic<bool> has_borrowed{false};
+  static inline std::atomic<bool> loop_is_gone{false};
+};
+template <class T>
+struct cas_hooked : std::atomic<T> {
+  using std::atomic<T>::atomic;
+  bool compare_exchange_weak(T& expected, T wanted, std::memory_order order) noexcept {
+    return std::atomic<T>::compare_exchange_weak(expected, wanted, order);
+  }
+  bool compare_exchange_weak(T& expected, T wanted, std::memory_order order, std::memory_order failed) noexcept {
+    namespace status = hybridloop::detail::status;
+    const T was = expected;
+    const bool done = std::atomic<T>::compare_exchange_weak(expected, wanted, order, failed);
+    if constexpr (std::is_same_v<T, std::uint32_t>) {
+      if (!done || !late_lender::is_me) return done;
+      if (wanted == status::lent) {
+        late_lender::has_borrowed = true;
+        while ((this->load() & status::wanted) == 0) std::this_thread::yield();
+      } else if (was == (status::lent | status::wanted)) {
+        hybridloop::default_traits::parker::wake_all(*this);  // sleeps may end for no reason
+        while (!late_lender::loop_is_gone) std::this_thread::yield();
+      }
+    }
+    return done;
+  }
+};
+struct cas_hooked_traits : hybridloop::default_traits {
+  template <class T>
+  using atomic = cas_hooked<T>;
+};
+}  // namespace
+
+TEST_CASE("a loop may be destroyed while the watch that ended it is being given back") {
+  std::optional<hybridloop::basic_loop<cas_hooked_traits>> l;
+  l.emplace();
+  const socket_pair wire;
+  wire.write_right();
+  scoped_thread other([&] {
+    late_lender::is_me = true;
+    l->watch(wire.left(), interest::readable, [&l] { l->stop(); });
+  });
+  while (!late_lender::has_borrowed) std::this_thread::yield();
+  l->run();
+  l.reset();
+  late_lender::loop_is_gone = true;
+}
+
 // ---- After a fork ----
 
 TEST_CASE("a closure may fork: the parent's loop goes on, the child's is at rest, to be destroyed or used") {
@@ -961,6 +1091,69 @@ TEST_CASE("a closure may fork: the parent's loop goes on, the child's is at rest
     CHECK(l->invoke([] { return 3; }) == 3);
     l->stop();
   }
+}
+
+namespace {
+// Forks inside a closure that runs on a loan: child() there. What the child ended with.
+template <class Loop, class Child>
+int end_of_child_forked_on_loan(Loop& l, const Child& child) {
+  pid_t forked = -1;
+  while (forked < 0) {
+    const auto caller = me();
+    l.invoke([&] {
+      if (me() != caller) return;
+      forked = ::fork();
+      if (forked == 0) child();
+    });
+  }
+  if (forked == 0) return -1;
+  int status = -1;
+  ::waitpid(forked, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1000;
+}
+}  // namespace
+
+TEST_CASE("the child that a closure forked may use the loop there with other threads, and destroy it") {
+  auto l = std::make_unique<hybridloop::loop>(lending());
+  scoped_thread runner([&] { l->run(); });
+  std::optional<std::thread> other;
+
+  const int end = end_of_child_forked_on_loan(*l, [&] {
+    l->after_fork_child();
+    std::size_t ran = 0;
+    other.emplace([&] {
+      for (int i = 0; i < 100; ++i) must_post(*l, [&ran] { ++ran; });
+    });
+    while (ran != 100) l->run_once();
+  });
+  if (end < 0) {
+    other->join();
+    l.reset();
+    ::_exit(0);
+  }
+
+  CHECK(end == 0);
+  l->stop();
+}
+
+TEST_CASE("a loop that was parked inside a task when a closure forked cannot go on in the child") {
+  hybridloop::loop l(lending());
+  must_post(l, [&l] {
+    const auto until_stopped = l.hold();
+    l.run_until_idle();
+  });
+  scoped_thread runner([&] { l.run(); });
+  await_parks(l, 1);
+
+  const int end = end_of_child_forked_on_loan(l, [] {});
+  if (end < 0) {
+    hybridloop::set_failure_handler([](const char*) { ::_exit(42); });
+    l.after_fork_child();
+    ::_exit(0);
+  }
+
+  CHECK(end == 42);
+  l.stop();
 }
 
 // ---- All at once ----

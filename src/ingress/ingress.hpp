@@ -122,13 +122,21 @@ class ingress {
   }
   // The same for who does not end the lanes: a post that has claimed nothing yet will wake the loop.
   bool idle() noexcept {
-    return shared.empty() && !lanes_wait() && no_lane([](lane_type& l) { return !l.tasks.empty(); });
+    adopt();
+    return shared.empty() && no_lane([](lane_type& l) { return !l.tasks.empty(); });
   }
   // How many are accepted and have not run.
   std::size_t pending() noexcept {
     adopt();
     std::size_t all = shared.pending();
     for (lane_type* l = lanes_; l != nullptr; l = l->next) all += l->tasks.pending();
+    return all;
+  }
+  // The same, and each queue notes how many of them are its own.
+  std::size_t owe_pending() noexcept {
+    adopt();
+    std::size_t all = shared.owed = shared.pending();
+    for (lane_type* l = lanes_; l != nullptr; l = l->next) all += l->tasks.owed = l->tasks.pending();
     return all;
   }
   bool can_run() noexcept {

@@ -131,6 +131,7 @@ class queue {
     spill_.take_more();
     return backlog() + spill_.waiting();
   }
+  std::size_t owed = 0;  // accepted before a loan began, and not run yet
   std::size_t backlog() const noexcept {
     return static_cast<std::size_t>(ring_.tail() - ring_.head());
   }

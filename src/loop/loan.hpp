@@ -37,13 +37,16 @@ bool serve_lent(core<Traits>& c, std::size_t tasks) noexcept {
     }
     if (c.lending_.error || !c.microtasks.empty() || c.wake.told(status::stop)) return false;
     if (tasks-- == 0) return true;
-    const auto run_next = [&](auto& queue, std::size_t) -> std::size_t {
-      return queue.template run_next<Build>([&](unique_task& task) {
-        if (task.counted()) ++c.ran;
-        run(task);
-      });
+    const auto run_counted = [&c, &run](unique_task& task) {
+      if (task.counted()) ++c.ran;
+      run(task);
     };
-    if (c.in.visit(1, run_next, [] { return false; }) != 0) return false;
+    const auto run_owed = [&run_counted](auto& queue, std::size_t) -> std::size_t {
+      if (queue.owed == 0 || !queue.template run_next<Build>(run_counted)) return 0;
+      --queue.owed;
+      return 1;
+    };
+    if (c.in.visit(1, run_owed, [] { return false; }) != 0) return false;
     c.in.publish_heads();
   }
 }
@@ -75,7 +78,7 @@ class loan {
   // borrowed, or some of that is left; then the caller's comes behind it, in the queue.
   bool serve() noexcept {
     if (!borrowed_) return false;
-    const std::size_t queued = core_.in.pending();
+    const std::size_t queued = core_.in.owe_pending();
     served_ = queued == 0 || serve_queued(queued);
     if (served_) {
       ++core_.ran;
@@ -121,12 +124,16 @@ class loan {
     return !(c.lending_.until_idle && c.nothing_left());
   }
 
-  // The task has forked. In the child there is no loop thread to wake: nobody runs the loop.
+  // The task has forked. In the child there is no loop thread to wake: nobody runs the loop, and if that
+  // thread was parked inside a task, nobody can. Once the loop is the child's own, other threads of the
+  // child may be posting to it.
   void leave_in_child() noexcept {
-    core_.runs = 0;
+    if (core_.runs <= 1) core_.runs = 0;
     core_.lending_.kept = false;
-    core_.wake.settle_in_child(status::idle);
-    if (core_.exposed && !core_.forked()) core_.ring_own_bell();
+    if (core_.forked()) return core_.wake.settle_in_child(status::idle);
+    core_.wake.forget_keep();
+    core_.wake.leave();
+    if (core_.exposed) core_.ring_own_bell();
   }
 
   core<Traits>& core_;

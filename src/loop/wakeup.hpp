@@ -62,9 +62,11 @@ class wakeup {
     }
     return false;
   }
+  // Afterwards the loop may be gone: who waited for it may have run and destroyed it.
   void give_back() noexcept {
+    doorbell<Traits>& door = door_;
     const std::uint32_t was = turn_to(status::idle);
-    if ((was & status::wanted) != 0) Traits::parker::wake_all(door_.word);
+    if ((was & status::wanted) != 0) Traits::parker::wake_all(door.word);
   }
 
   // For who cannot leave it to the loop thread: waits for another borrower. False: somebody runs it.
@@ -179,13 +181,15 @@ class wakeup {
     door.rouse();
   }
 
-  // The borrower stays the loop until end_keep(), and may sleep on the word.
+  // The borrower stays the loop until end_keep(), and may sleep on the word; not if it was told to look
+  // once more.
   void keep() noexcept {
     kept_.store(1, std::memory_order_relaxed);  // [keep] V1 comes with the CAS
     std::uint32_t seen = word();
-    while (!change(seen, status::up(seen, status::awake))) {
+    while (!change(seen, status::with_mode(seen & ~status::lendable, status::awake))) {
     }
   }
+  void forget_keep() noexcept { kept_.store(0, std::memory_order_relaxed); }  // ours alone, in the child of a fork
   void end_keep() noexcept {
     doorbell<Traits>& door = door_;
     auto& kept = kept_;
