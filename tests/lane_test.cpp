@@ -352,7 +352,9 @@ TEST_CASE("a lane that joins and is posted to at any moment of the loop's going 
 TEST_CASE("a foreign loop that waits for the handle hears a post to a lane") {
   loop l;
   auto p = l.make_producer(4);
-  const int handle = l.backend_handle();
+  std::error_code refused;
+  const int handle = l.backend_handle(refused);
+  if (refused == errc::unsupported) return;  // poll(2) has none
   std::size_t ran = 0;
   for (std::size_t i = 1; i <= 100; ++i) {
     while (l.poll() != 0) {
