@@ -569,7 +569,10 @@ TEST_CASE("a loop that is awake costs its posters no call to the kernel, but for
 
     CHECK(calls_of_posters(where, tiny(2048, 4096)) == 0);
     CHECK(calls_of_posters(where, hasty) == 0);
-    CHECK(calls_of_posters(where, tiny(64, 4096)) <= 1000 / 64 + 2);
+    const int given_way = calls_of_posters(where, tiny(64, 4096));
+    const bool patient = where.path != hybridloop::fast_path::off && seam::usable_cpus() > 1;
+    CHECK(given_way <= 1000 / 64 + 2);
+    CHECK((given_way > 0) == patient);
   }
 }
 
