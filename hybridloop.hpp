@@ -57,7 +57,7 @@
 //   HYBRIDLOOP_ARENA_CAPACITY   65536         blocks behind it
 //   HYBRIDLOOP_TASK_SIZE        48            bytes of a closure that stay in a slot
 //   HYBRIDLOOP_CACHE_LINE       64            bytes between words of different threads
-//   HYBRIDLOOP_SPIN_NS          10000         longest look before a sleep; 0 = never
+//   HYBRIDLOOP_SPIN_NS          20000         longest look before a sleep; 0 = never
 //   HYBRIDLOOP_RESCUE_MS        0             a safety period on sleeps; 0 = off
 //   HYBRIDLOOP_STATS            1             0 leaves out what stats() costs
 //   HYBRIDLOOP_MALLOC, _FREE    std::malloc   the heap behind the arena
@@ -97,16 +97,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <functional>
 #include <limits>
-#include <memory>
-#include <mutex>
 #include <new>
 #include <optional>
 #include <ratio>
 #include <string>
 #include <system_error>
-#include <thread>
 #include <type_traits>
 #include <utility>
 
@@ -223,8 +219,10 @@
 #define HYBRIDLOOP_SYSTEM_POLLER none_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
+#define HYBRIDLOOP_POLLS_BY_POLL 1
 #else
 #define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
+#define HYBRIDLOOP_POLLS_BY_EPOLL 1
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
@@ -277,12 +275,13 @@
 #error "HYBRIDLOOP_CACHE_LINE: 32, 64, 128 or 256"
 #endif
 
-// HYBRIDLOOP_SPIN_NS             nanoseconds, 0 to 1000000     default 10000
+// HYBRIDLOOP_SPIN_NS             nanoseconds, 0 to 1000000     default 20000
 //
-//   The longest look at empty queues before parking. Adaptive below that, 0 on one CPU.
+//   The longest look at empty queues before parking. Adaptive below that, 0 on one CPU. A thread that
+//   blocks until its task has run is back with the next one in 7 to 15 us: the default outlasts that.
 //   Default of loop_options::spin.
 #ifndef HYBRIDLOOP_SPIN_NS
-#define HYBRIDLOOP_SPIN_NS 10000
+#define HYBRIDLOOP_SPIN_NS 20000
 #define HYBRIDLOOP_DEFAULTED_SPIN_NS
 #endif
 #if HYBRIDLOOP_SPIN_NS < 0 || HYBRIDLOOP_SPIN_NS > 1000000
@@ -1563,21 +1562,50 @@ struct linux_kernel {
     return count.load(std::memory_order_relaxed);  // a hint; it changes before anybody looks
   }
 
-  // For as long as one of these lives, threads that are started block every signal.
-  class signals_blocked {
+  // A thread of the library's own. It blocks all signals: they are for threads the program knows.
+  // (std::thread costs whoever includes it more than all of the library's own headers.)
+  class thread {
    public:
-    signals_blocked() noexcept {
-      sigset_t all;
+    thread() noexcept = default;
+    thread(const thread&) = delete;
+    thread& operator=(const thread&) = delete;
+
+    bool joinable() const noexcept { return run_ != nullptr; }
+
+    // Calls run(with) there. 0, or the errno of a refused thread.
+    int start(void (*run)(void*), void* with) noexcept {
+      sigset_t all, before;
       ::sigfillset(&all);
-      ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+      ::pthread_sigmask(SIG_SETMASK, &all, &before);
+      run_ = run;
+      with_ = with;
+      const int refused = ::pthread_create(&thread_, nullptr, &thread::enter, this);
+      if (refused != 0) run_ = nullptr;
+      ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      return refused;
     }
-    signals_blocked(const signals_blocked&) = delete;
-    signals_blocked& operator=(const signals_blocked&) = delete;
-    ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+    void join() noexcept {
+      ::pthread_join(thread_, nullptr);
+      run_ = nullptr;
+    }
+    // The child of a fork, where it is not there to be joined.
+    void forget() noexcept { run_ = nullptr; }
 
    private:
-    sigset_t before_;
+    static void* enter(void* me) {
+      const thread& mine = *static_cast<thread*>(me);
+      mine.run_(mine.with_);
+      return nullptr;
+    }
+    pthread_t thread_{};
+    void (*run_)(void*) = nullptr;
+    void* with_ = nullptr;
   };
+
+  static void nap(nanos span) noexcept {
+    const timespec length{static_cast<time_t>(span / 1000000000), static_cast<long>(span % 1000000000)};
+    ::nanosleep(&length, nullptr);
+  }
 
   // CPUs this thread may use: the affinity mask, and never more than the cgroup's quota.
   static unsigned usable_cpus() noexcept {
@@ -1881,7 +1909,7 @@ HYBRIDLOOP_CLOSE
 // <<< poller/contract.hpp
 
 // >>> poller/epoll.hpp - readiness from epoll(7)
-#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#if defined(HYBRIDLOOP_POLLS_BY_EPOLL)
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -2083,11 +2111,13 @@ class epoll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#endif  // HYBRIDLOOP_POLLS_BY_EPOLL
 // <<< poller/epoll.hpp
 
 // >>> poller/poll.hpp - readiness from poll(2), which every POSIX system has
-#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#if defined(HYBRIDLOOP_POLLS_BY_POLL)
+#include <mutex>
+
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -2360,7 +2390,7 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#endif  // HYBRIDLOOP_POLLS_BY_POLL
 // <<< poller/poll.hpp
 
 // >>> poller/none.hpp - no poller at all, for HYBRIDLOOP_NO_IO
@@ -3695,6 +3725,13 @@ struct alignas(64) timer_record {
   bool referenced = true;
   unique_task task;
 
+  // Soon to be armed, or to fire. The clock that is read in between waits for every load before it, but
+  // not for these.
+  void bring_near() const noexcept {
+    prefetch_to_write(this);
+    prefetch_to_write(reinterpret_cast<const unsigned char*>(this) + 64);
+  }
+
   // The loop thread: the next one of a repeating timer whose run has ended.
   nanos deadline_after(nanos now) const noexcept {
     if (how == repeat::fixed_delay) return saturating_add(now, period);
@@ -4222,7 +4259,9 @@ class timer_wheel {
     ++base_;
     clear_bit(bucket);
     bags_[bucket].empty_out(chunks_, [this](const entry& e) {
-      if (e.stands()) heap_.push(e);
+      if (!e.stands()) return;
+      e.timer->bring_near();
+      heap_.push(e);
     });
     move_base(base_);
     return true;
@@ -4556,7 +4595,11 @@ class timers {
   // What the loop thread made waits here for its next timer, without a read-modify-write; what others
   // made goes back to where they take from.
   record* take(bool here) noexcept {
-    if (here && spare_ != nullptr) return std::exchange(spare_, spare_->next_spare);
+    if (here && spare_ != nullptr) {
+      record* r = std::exchange(spare_, spare_->next_spare);
+      if (spare_ != nullptr) spare_->bring_near();
+      return r;
+    }
     const std::uint32_t index = table_.take();
     return index == table_.none ? nullptr : &table_.at(index);
   }
@@ -5234,7 +5277,7 @@ struct loop_stats {
   std::uint64_t parked_ns = 0;
   std::size_t arena_in_use = 0;
   std::size_t arena_high = 0;
-  std::size_t ring_high = 0;        // as the loop saw it, once a turn
+  std::size_t ring_high = 0;        // as the loop saw it; below 64, what it ran in one go
   std::size_t timers = 0;
   std::size_t watches = 0;
   std::uint64_t stale_events = 0;   // events of an earlier owner of a descriptor number, dropped
@@ -6053,6 +6096,9 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// A batch that tells of a backlog.
+inline constexpr std::size_t backlog_batch = 64;
+
 template <class Traits>
 class entrance {
   template <class T>
@@ -6140,10 +6186,11 @@ class entrance {
   // posted, but its line is the producers'.)
   std::uint64_t taken_in() const noexcept { return in.shared.ran() + in.lane_posts(); }
 
-  // For stats(). Not in every turn, for the same reason.
-  void note_backlog() noexcept {
-    const std::size_t backlog = in.shared.backlog();
-    if (backlog > ring_high.get()) ring_high.set(backlog);
+  // For stats(). After large batches only, for the same reason: who waits for the answer to the one
+  // task that it posted claims the next place meanwhile. What was run in one go says as much of small ones.
+  void note_backlog() noexcept { raise_ring_high(in.shared.backlog()); }
+  void note_batch(std::uint64_t ran) noexcept {
+    if (ran < backlog_batch) raise_ring_high(static_cast<std::size_t>(ran));
   }
   void publish_lane_counts() noexcept {
     lane_posts.set(in.lane_posts());
@@ -6159,6 +6206,11 @@ class entrance {
   tally<Traits> lane_posts, lane_spilled;
 
  private:
+  void raise_ring_high(std::size_t waiting) noexcept {
+    const std::size_t most = waiting < options.ring_capacity ? waiting : options.ring_capacity;
+    if (most > ring_high.get()) ring_high.set(most);
+  }
+
   // Where a ring is full. On the loop thread nobody else would make room.
   template <class Queue>
   overflow full_policy(Queue& queue, overflow asked) noexcept {
@@ -6183,8 +6235,9 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // Posters still find the loop awake while it looks. That pays when a task comes before a sleep and
-// a wake would have been over, so the look grows when it hits and shrinks when it misses, down to
-// nothing but a try now and then. Bounded by time, and none at all where the process has one CPU.
+// a wake would have been over, so the look is as long as it may be while it hits, or while the sleep
+// behind it is so short that a longer one would have hit. Else it shrinks, down to nothing but a try now
+// and then. Bounded by time, and none at all where the process has one CPU.
 class lookout {
  public:
   // The loop thread. True: there is something to do.
@@ -6206,6 +6259,13 @@ class lookout {
     span_ = hit ? most : span_ / 2;
     misses_ = hit ? 1 : misses_ + 1;
     return hit;
+  }
+
+  // The loop thread, after a sleep that others ended.
+  template <class Core>
+  void woken_after(Core& c, nanos slept) noexcept {
+    const nanos most = c.options.spin.count();
+    if (slept < most) span_ = most;
   }
 
  private:
@@ -6246,7 +6306,7 @@ namespace detail {
 
 // Started by the first watch. It waits in the poller and posts what became ready; level-triggered
 // registrations are one-shot, so it hears of each once until the loop thread has run the callback
-// and armed it again. It blocks all signals: they are for threads the program knows.
+// and armed it again.
 //
 // Edge [companion]: Z1 the stopper sets the flag (release) and rings; Z2 the companion sees it
 // (acquire) and leaves. A latched bell, so a ring before the wait ends the wait.
@@ -6261,11 +6321,11 @@ class companion {
   template <class Build, class Core>
   int start(Core& c) noexcept {
     if (thread_.joinable()) return 0;
-    const typename Traits::kernel::signals_blocked quiet;
-    int refused = 0;
-    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve<Build>(c); }); },
-                    [&refused](const std::exception_ptr&) { refused = EAGAIN; });
-    return refused;
+    const auto serve_it = [](void* with) {
+      Core& loop = *static_cast<Core*>(with);
+      loop.companion_.template serve<Build>(loop);
+    };
+    return thread_.start(serve_it, &c);
   }
 
   // The destructor of the loop.
@@ -6277,8 +6337,7 @@ class companion {
     thread_.join();
   }
 
-  // The child of a fork, where the thread is not there to be joined.
-  void forget() noexcept { ::new (static_cast<void*>(&thread_)) std::thread(); }
+  void forget() noexcept { thread_.forget(); }
 
  private:
   // A ready descriptor on its way to the loop thread.
@@ -6293,7 +6352,7 @@ class companion {
   bool leaving() const noexcept { return leave_.load(std::memory_order_acquire); }  // [companion] Z2
 
   // What is out of order now is no reason to burn a core.
-  static void nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+  static void nap() noexcept { Traits::kernel::nap(1000000); }
 
   template <class Build, class Core>
   void serve(Core& c) {
@@ -6320,7 +6379,7 @@ class companion {
   }
 
   typename Traits::template atomic<bool> leave_{false};
-  std::thread thread_;
+  typename Traits::kernel::thread thread_;
 };
 
 }  // namespace detail
@@ -6449,7 +6508,8 @@ class core : public entrance<Traits> {
 
   // ---- Any thread ----
 
-  nanos cached_now() const noexcept { return now_.get(); }
+  // Any thread.
+  nanos last_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
   // ---- The loop thread ----
@@ -6491,7 +6551,17 @@ class core : public entrance<Traits> {
     if (poller_type::ring(poller.bell()) != 0) fail("the kernel refuses to ring a loop's own bell");
   }
 
-  void refresh_now() noexcept { now_.set(read_now()); }
+  // The time of this turn, read when it is first asked for: not every turn needs it, and the clock costs
+  // as much as a task.
+  nanos cached_now() noexcept {
+    if (now_is_old_) refresh_now();
+    return now_.get();
+  }
+  void forget_now() noexcept { now_is_old_ = true; }
+  void refresh_now() noexcept {
+    now_is_old_ = false;
+    now_.set(read_now());
+  }
 
   // For stats(): whoever is the loop, at the end of a turn and on every way out.
   void publish_counts() noexcept {
@@ -6615,6 +6685,7 @@ class core : public entrance<Traits> {
   meter::estimate task_cost;
   std::size_t next_source = 0;  // where the next frame begins
   bool in_hook = false;
+  bool ready_at_once = false;  // the poller's last answer came without a sleep
   hook prepare;
   hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
@@ -6632,6 +6703,7 @@ class core : public entrance<Traits> {
  private:
   atomic<std::size_t> holders_{1};
   tally<Traits, nanos> now_;
+  bool now_is_old_ = false;
   const std::size_t mapped_;
 };
 
@@ -6856,6 +6928,9 @@ void nap(core<Traits>& c, nanos limit) noexcept {
   Traits::parker::wait(c.wake.sleeping_word(), status::in_poller, soon < limit ? soon : limit);
 }
 
+// What takes longer was a sleep.
+inline constexpr nanos at_once_ns = 4000;
+
 // Until `end`, or until the word, which is `asleep`, is turned back to awake. What the loop thread
 // offered is not its own before reclaim().
 template <class Traits>
@@ -6871,7 +6946,10 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
     Traits::parker::wait(c.wake.sleeping_word(), asleep, limit);
   }
   const bool by_itself = asleep == status::offered ? c.wake.reclaim() : c.wake.wake_self();
-  const nanos now = c.read_now();
+  c.refresh_now();
+  const nanos now = c.cached_now();
+  c.ready_at_once = events.left() != 0 && now - begin < at_once_ns;
+  if (!by_itself) c.outlook.woken_after(c, now - begin);
   c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
   if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
 }
@@ -6885,7 +6963,7 @@ template <class Traits>
 bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadline) {
   nanos end = c.timers_.next_wake();
   if (deadline < end) end = deadline;
-  if (end <= c.cached_now() || c.outlook.look(c, end)) return false;
+  if ((end != never && end <= c.cached_now()) || c.outlook.look(c, end)) return false;
   const auto mark = c.in.mark();
   const bool in_poller = c.sleeps_in_poller();
   const bool lends = c.options.caller_runs && !in_poller && goal != until::turned && c.lending_.runs == 0;
@@ -6894,6 +6972,7 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
   c.lending_.sleeper = loop_frame::innermost();
   std::uint32_t asleep = in_poller ? status::in_poller : status::in_channel;
   c.wake.choose_fence(c.taken_in());
+  c.forget_now();  // a borrower reads its own
   Traits::schedule_point("before-park");
   if (!c.wake.publish(asleep)) return false;
   Traits::schedule_point("park-published");
@@ -6905,7 +6984,6 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
     sleep(c, events, asleep, end);
   }
   c.wake.wake_self();
-  c.refresh_now();
   return slept && in_poller;
 }
 
@@ -7138,14 +7216,13 @@ class runner {
     fire_due_timers();
     run_deferred();
     drain_ingress();
-    if (may_sleep && nothing_happened()) {
+    if (may_sleep && nothing_happened() && !descriptors_are_busy()) {
       call_hook(core_.prepare);
       const bool sleep = !stop_seen() && !finished(goal) && nothing_happened() && !core_.lending_.error;
       if (sleep) asked_poller_ = park(core_, events_, goal, deadline);
       call_hook(core_.check);
       if (core_.lending_.error) rethrow<Build>(std::exchange(core_.lending_.error, nullptr));
       run_microtasks();  // left over from a loan
-      much_came_ = true;
       core_.in.adopt();
       fire_due_timers();
       drain_ingress();
@@ -7201,7 +7278,7 @@ class runner {
 
   void begin_turn() {
     core_.turns.add(1);
-    core_.refresh_now();
+    core_.forget_now();
     core_.in.adopt();
     core_.in.reap();
     steps_at_turn_ = steps_;
@@ -7221,6 +7298,15 @@ class runner {
   bool nothing_happened() const noexcept {
     return steps_ == steps_at_turn_ && microtasks_left_ == microtasks_per_turn &&
            core_.deferred.empty() && core_.microtasks.empty() && !core_.watches_.always_ready();
+  }
+
+  // Where the poller has just answered at once it is asked before any sleep is prepared, for as long as
+  // that finds something: busy descriptors then cost what a bare loop around the poller costs.
+  bool descriptors_are_busy() noexcept {
+    if (!core_.ready_at_once) return false;
+    poll_without_sleeping(events_per_turn);
+    asked_poller_ = true;
+    return core_.ready_at_once = events_.left() != 0;
   }
 
   // ---- What there is to do ----
@@ -7254,8 +7340,10 @@ class runner {
     std::size_t left = tasks_per_turn;
     while (left != 0) {
       const std::size_t before = left;
+      const std::uint64_t ran = core_.in.shared.ran();
       left = drain_batch(left);
-      if (before - left >= 64) much_came_ = true;
+      if (before - left >= backlog_batch) much_came_ = true;
+      core_.note_batch(core_.in.shared.ran() - ran);
       if (halted() || left == 0 || before == left || !paced) break;
       const auto some = [this] { return core_.in.can_run(); };
       const auto plenty = [this] { return core_.in.fills_up(); };
@@ -7371,7 +7459,7 @@ class runner {
   std::size_t steps_ = 0;          // whatever was run, counted as a task or not
   std::size_t steps_at_turn_ = 0;
   bool asked_poller_ = false;      // in this turn
-  bool much_came_ = true;          // or may have
+  bool much_came_ = true;          // or may have: the ring's tail is worth a look
   std::uint32_t claim_yields_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
   meter meter_;
@@ -7810,7 +7898,9 @@ class basic_loop {
   // and a delay of 0 run in the next turn; `max()` never. A closed loop answers an empty id.
 
   // The time of the current turn, or of the last one. Delays count from the true time, not from this.
-  time_point now() const noexcept { return detail::from_nanos<clock>(core_->cached_now()); }
+  time_point now() const noexcept {
+    return detail::from_nanos<clock>(core_->runs_here() ? core_->cached_now() : core_->last_now());
+  }
 
   template <class Rep, class Period, class F, class Build = detail::build_tag>
   timer_id after(std::chrono::duration<Rep, Period> delay, F&& f);
@@ -8650,6 +8740,8 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_KNOWN_POLLER_epoll
 #undef HYBRIDLOOP_KNOWN_POLLER_poll
 #undef HYBRIDLOOP_SYSTEM_POLLER
+#undef HYBRIDLOOP_POLLS_BY_EPOLL
+#undef HYBRIDLOOP_POLLS_BY_POLL
 #undef HYBRIDLOOP_ABI
 #undef HYBRIDLOOP_ABI_
 #undef HYBRIDLOOP_ABI_OF

@@ -103,6 +103,8 @@ int main(int argc, char** argv) {
 
   auto blocks = everybody("PingPongLatency, waiter blocks",
                           [](auto& rival) { return workloads::latency_blocking(rival); });
+  rivals::add<limits::cache_line>(blocks, kind::limit,
+                                  [](auto& bare) { return workloads::latency_blocking(bare); });
   rivals::add<limits::futex_wake>(blocks, kind::limit,
                                   [](auto& bare) { return workloads::latency_blocking(bare); });
   blocks.run(how);

@@ -57,7 +57,7 @@
 //   HYBRIDLOOP_ARENA_CAPACITY   65536         blocks behind it
 //   HYBRIDLOOP_TASK_SIZE        48            bytes of a closure that stay in a slot
 //   HYBRIDLOOP_CACHE_LINE       64            bytes between words of different threads
-//   HYBRIDLOOP_SPIN_NS          10000         longest look before a sleep; 0 = never
+//   HYBRIDLOOP_SPIN_NS          20000         longest look before a sleep; 0 = never
 //   HYBRIDLOOP_RESCUE_MS        0             a safety period on sleeps; 0 = off
 //   HYBRIDLOOP_STATS            1             0 leaves out what stats() costs
 //   HYBRIDLOOP_MALLOC, _FREE    std::malloc   the heap behind the arena

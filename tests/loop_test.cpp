@@ -10,6 +10,7 @@
 #include <optional>
 #include <ostream>
 #include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include <hybridloop.hpp>

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <csignal>
+#include <thread>
 
 #include <sys/syscall.h>
 

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <memory>
 #include <set>
+#include <thread>
 
 #include <poll.h>
 #include <sys/wait.h>

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <thread>
 #include <utility>
 
 TEST_SUITE_BEGIN("timers");

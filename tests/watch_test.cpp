@@ -6,6 +6,7 @@
 #include <numeric>
 #include <ostream>
 #include <system_error>
+#include <thread>
 
 #include "support/interrupt.hpp"
 #include "support/watching.hpp"

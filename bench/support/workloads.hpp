@@ -103,7 +103,7 @@ sample latency_spinning(Rival& rival) {
 // contenders needs the heap for it.
 template <class Rival>
 sample latency_blocking(Rival& rival) {
-  struct {
+  struct alignas(128) {  // off the lines of this thread's stack
     std::mutex mutex;
     std::condition_variable changed;
     std::size_t done = 0;

@@ -2,12 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <exception>
-#include <new>
-#include <thread>
 
 #include "base/clock.hpp"
 #include "base/error.hpp"
@@ -18,7 +14,7 @@ namespace detail {
 
 // Started by the first watch. It waits in the poller and posts what became ready; level-triggered
 // registrations are one-shot, so it hears of each once until the loop thread has run the callback
-// and armed it again. It blocks all signals: they are for threads the program knows.
+// and armed it again.
 //
 // Edge [companion]: Z1 the stopper sets the flag (release) and rings; Z2 the companion sees it
 // (acquire) and leaves. A latched bell, so a ring before the wait ends the wait.
@@ -33,11 +29,11 @@ class companion {
   template <class Build, class Core>
   int start(Core& c) noexcept {
     if (thread_.joinable()) return 0;
-    const typename Traits::kernel::signals_blocked quiet;
-    int refused = 0;
-    trap<Build>([this, &c] { thread_ = std::thread([this, &c] { serve<Build>(c); }); },
-                    [&refused](const std::exception_ptr&) { refused = EAGAIN; });
-    return refused;
+    const auto serve_it = [](void* with) {
+      Core& loop = *static_cast<Core*>(with);
+      loop.companion_.template serve<Build>(loop);
+    };
+    return thread_.start(serve_it, &c);
   }
 
   // The destructor of the loop.
@@ -49,8 +45,7 @@ class companion {
     thread_.join();
   }
 
-  // The child of a fork, where the thread is not there to be joined.
-  void forget() noexcept { ::new (static_cast<void*>(&thread_)) std::thread(); }
+  void forget() noexcept { thread_.forget(); }
 
  private:
   // A ready descriptor on its way to the loop thread.
@@ -65,7 +60,7 @@ class companion {
   bool leaving() const noexcept { return leave_.load(std::memory_order_acquire); }  // [companion] Z2
 
   // What is out of order now is no reason to burn a core.
-  static void nap() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+  static void nap() noexcept { Traits::kernel::nap(1000000); }
 
   template <class Build, class Core>
   void serve(Core& c) {
@@ -92,7 +87,7 @@ class companion {
   }
 
   typename Traits::template atomic<bool> leave_{false};
-  std::thread thread_;
+  typename Traits::kernel::thread thread_;
 };
 
 }  // namespace detail

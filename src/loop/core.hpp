@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <new>
 #include <utility>
 
@@ -92,7 +91,8 @@ class core : public entrance<Traits> {
 
   // ---- Any thread ----
 
-  nanos cached_now() const noexcept { return now_.get(); }
+  // Any thread.
+  nanos last_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
   // ---- The loop thread ----
@@ -134,7 +134,17 @@ class core : public entrance<Traits> {
     if (poller_type::ring(poller.bell()) != 0) fail("the kernel refuses to ring a loop's own bell");
   }
 
-  void refresh_now() noexcept { now_.set(read_now()); }
+  // The time of this turn, read when it is first asked for: not every turn needs it, and the clock costs
+  // as much as a task.
+  nanos cached_now() noexcept {
+    if (now_is_old_) refresh_now();
+    return now_.get();
+  }
+  void forget_now() noexcept { now_is_old_ = true; }
+  void refresh_now() noexcept {
+    now_is_old_ = false;
+    now_.set(read_now());
+  }
 
   // For stats(): whoever is the loop, at the end of a turn and on every way out.
   void publish_counts() noexcept {
@@ -258,6 +268,7 @@ class core : public entrance<Traits> {
   meter::estimate task_cost;
   std::size_t next_source = 0;  // where the next frame begins
   bool in_hook = false;
+  bool ready_at_once = false;  // the poller's last answer came without a sleep
   hook prepare;
   hook check;
   std::size_t broken_off = 0;  // where a batch of events was left by an exception or a stop
@@ -275,6 +286,7 @@ class core : public entrance<Traits> {
  private:
   atomic<std::size_t> holders_{1};
   tally<Traits, nanos> now_;
+  bool now_is_old_ = false;
   const std::size_t mapped_;
 };
 

@@ -15,6 +15,9 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// A batch that tells of a backlog.
+inline constexpr std::size_t backlog_batch = 64;
+
 template <class Traits>
 class entrance {
   template <class T>
@@ -102,10 +105,11 @@ class entrance {
   // posted, but its line is the producers'.)
   std::uint64_t taken_in() const noexcept { return in.shared.ran() + in.lane_posts(); }
 
-  // For stats(). Not in every turn, for the same reason.
-  void note_backlog() noexcept {
-    const std::size_t backlog = in.shared.backlog();
-    if (backlog > ring_high.get()) ring_high.set(backlog);
+  // For stats(). After large batches only, for the same reason: who waits for the answer to the one
+  // task that it posted claims the next place meanwhile. What was run in one go says as much of small ones.
+  void note_backlog() noexcept { raise_ring_high(in.shared.backlog()); }
+  void note_batch(std::uint64_t ran) noexcept {
+    if (ran < backlog_batch) raise_ring_high(static_cast<std::size_t>(ran));
   }
   void publish_lane_counts() noexcept {
     lane_posts.set(in.lane_posts());
@@ -121,6 +125,11 @@ class entrance {
   tally<Traits> lane_posts, lane_spilled;
 
  private:
+  void raise_ring_high(std::size_t waiting) noexcept {
+    const std::size_t most = waiting < options.ring_capacity ? waiting : options.ring_capacity;
+    if (most > ring_high.get()) ring_high.set(most);
+  }
+
   // Where a ring is full. On the loop thread nobody else would make room.
   template <class Queue>
   overflow full_policy(Queue& queue, overflow asked) noexcept {

@@ -12,8 +12,9 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // Posters still find the loop awake while it looks. That pays when a task comes before a sleep and
-// a wake would have been over, so the look grows when it hits and shrinks when it misses, down to
-// nothing but a try now and then. Bounded by time, and none at all where the process has one CPU.
+// a wake would have been over, so the look is as long as it may be while it hits, or while the sleep
+// behind it is so short that a longer one would have hit. Else it shrinks, down to nothing but a try now
+// and then. Bounded by time, and none at all where the process has one CPU.
 class lookout {
  public:
   // The loop thread. True: there is something to do.
@@ -35,6 +36,13 @@ class lookout {
     span_ = hit ? most : span_ / 2;
     misses_ = hit ? 1 : misses_ + 1;
     return hit;
+  }
+
+  // The loop thread, after a sleep that others ended.
+  template <class Core>
+  void woken_after(Core& c, nanos slept) noexcept {
+    const nanos most = c.options.spin.count();
+    if (slept < most) span_ = most;
   }
 
  private:

@@ -159,7 +159,9 @@ class basic_loop {
   // and a delay of 0 run in the next turn; `max()` never. A closed loop answers an empty id.
 
   // The time of the current turn, or of the last one. Delays count from the true time, not from this.
-  time_point now() const noexcept { return detail::from_nanos<clock>(core_->cached_now()); }
+  time_point now() const noexcept {
+    return detail::from_nanos<clock>(core_->runs_here() ? core_->cached_now() : core_->last_now());
+  }
 
   template <class Rep, class Period, class F, class Build = detail::build_tag>
   timer_id after(std::chrono::duration<Rep, Period> delay, F&& f);

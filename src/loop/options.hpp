@@ -71,7 +71,7 @@ struct loop_stats {
   std::uint64_t parked_ns = 0;
   std::size_t arena_in_use = 0;
   std::size_t arena_high = 0;
-  std::size_t ring_high = 0;        // as the loop saw it, once a turn
+  std::size_t ring_high = 0;        // as the loop saw it; below 64, what it ran in one go
   std::size_t timers = 0;
   std::size_t watches = 0;
   std::uint64_t stale_events = 0;   // events of an earlier owner of a descriptor number, dropped

@@ -27,6 +27,9 @@ void nap(core<Traits>& c, nanos limit) noexcept {
   Traits::parker::wait(c.wake.sleeping_word(), status::in_poller, soon < limit ? soon : limit);
 }
 
+// What takes longer was a sleep.
+inline constexpr nanos at_once_ns = 4000;
+
 // Until `end`, or until the word, which is `asleep`, is turned back to awake. What the loop thread
 // offered is not its own before reclaim().
 template <class Traits>
@@ -42,7 +45,10 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
     Traits::parker::wait(c.wake.sleeping_word(), asleep, limit);
   }
   const bool by_itself = asleep == status::offered ? c.wake.reclaim() : c.wake.wake_self();
-  const nanos now = c.read_now();
+  c.refresh_now();
+  const nanos now = c.cached_now();
+  c.ready_at_once = events.left() != 0 && now - begin < at_once_ns;
+  if (!by_itself) c.outlook.woken_after(c, now - begin);
   c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
   if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
 }
@@ -56,7 +62,7 @@ template <class Traits>
 bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadline) {
   nanos end = c.timers_.next_wake();
   if (deadline < end) end = deadline;
-  if (end <= c.cached_now() || c.outlook.look(c, end)) return false;
+  if ((end != never && end <= c.cached_now()) || c.outlook.look(c, end)) return false;
   const auto mark = c.in.mark();
   const bool in_poller = c.sleeps_in_poller();
   const bool lends = c.options.caller_runs && !in_poller && goal != until::turned && c.lending_.runs == 0;
@@ -65,6 +71,7 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
   c.lending_.sleeper = loop_frame::innermost();
   std::uint32_t asleep = in_poller ? status::in_poller : status::in_channel;
   c.wake.choose_fence(c.taken_in());
+  c.forget_now();  // a borrower reads its own
   Traits::schedule_point("before-park");
   if (!c.wake.publish(asleep)) return false;
   Traits::schedule_point("park-published");
@@ -76,7 +83,6 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
     sleep(c, events, asleep, end);
   }
   c.wake.wake_self();
-  c.refresh_now();
   return slept && in_poller;
 }
 

@@ -101,14 +101,13 @@ class runner {
     fire_due_timers();
     run_deferred();
     drain_ingress();
-    if (may_sleep && nothing_happened()) {
+    if (may_sleep && nothing_happened() && !descriptors_are_busy()) {
       call_hook(core_.prepare);
       const bool sleep = !stop_seen() && !finished(goal) && nothing_happened() && !core_.lending_.error;
       if (sleep) asked_poller_ = park(core_, events_, goal, deadline);
       call_hook(core_.check);
       if (core_.lending_.error) rethrow<Build>(std::exchange(core_.lending_.error, nullptr));
       run_microtasks();  // left over from a loan
-      much_came_ = true;
       core_.in.adopt();
       fire_due_timers();
       drain_ingress();
@@ -164,7 +163,7 @@ class runner {
 
   void begin_turn() {
     core_.turns.add(1);
-    core_.refresh_now();
+    core_.forget_now();
     core_.in.adopt();
     core_.in.reap();
     steps_at_turn_ = steps_;
@@ -184,6 +183,15 @@ class runner {
   bool nothing_happened() const noexcept {
     return steps_ == steps_at_turn_ && microtasks_left_ == microtasks_per_turn &&
            core_.deferred.empty() && core_.microtasks.empty() && !core_.watches_.always_ready();
+  }
+
+  // Where the poller has just answered at once it is asked before any sleep is prepared, for as long as
+  // that finds something: busy descriptors then cost what a bare loop around the poller costs.
+  bool descriptors_are_busy() noexcept {
+    if (!core_.ready_at_once) return false;
+    poll_without_sleeping(events_per_turn);
+    asked_poller_ = true;
+    return core_.ready_at_once = events_.left() != 0;
   }
 
   // ---- What there is to do ----
@@ -217,8 +225,10 @@ class runner {
     std::size_t left = tasks_per_turn;
     while (left != 0) {
       const std::size_t before = left;
+      const std::uint64_t ran = core_.in.shared.ran();
       left = drain_batch(left);
-      if (before - left >= 64) much_came_ = true;
+      if (before - left >= backlog_batch) much_came_ = true;
+      core_.note_batch(core_.in.shared.ran() - ran);
       if (halted() || left == 0 || before == left || !paced) break;
       const auto some = [this] { return core_.in.can_run(); };
       const auto plenty = [this] { return core_.in.fills_up(); };
@@ -334,7 +344,7 @@ class runner {
   std::size_t steps_ = 0;          // whatever was run, counted as a task or not
   std::size_t steps_at_turn_ = 0;
   bool asked_poller_ = false;      // in this turn
-  bool much_came_ = true;          // or may have
+  bool much_came_ = true;          // or may have: the ring's tail is worth a look
   std::uint32_t claim_yields_ = 0;
   std::size_t microtasks_left_ = microtasks_per_turn;
   meter meter_;

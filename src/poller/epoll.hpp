@@ -12,7 +12,7 @@
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
-#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#if defined(HYBRIDLOOP_POLLS_BY_EPOLL)
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -214,4 +214,4 @@ class epoll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#endif  // HYBRIDLOOP_POLLS_BY_EPOLL

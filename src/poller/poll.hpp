@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <new>
 #include <utility>
 
@@ -14,7 +13,9 @@
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
-#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#if defined(HYBRIDLOOP_POLLS_BY_POLL)
+#include <mutex>
+
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -287,4 +288,4 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#endif  // HYBRIDLOOP_POLLS_BY_POLL

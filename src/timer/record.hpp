@@ -7,6 +7,7 @@
 
 #include "base/clock.hpp"
 #include "base/handle.hpp"
+#include "base/pause.hpp"
 #include "task/unique_task.hpp"
 
 HYBRIDLOOP_OPEN
@@ -69,6 +70,13 @@ struct alignas(64) timer_record {
   bool moved = false;       // while running: the deadline is the next one already
   bool referenced = true;
   unique_task task;
+
+  // Soon to be armed, or to fire. The clock that is read in between waits for every load before it, but
+  // not for these.
+  void bring_near() const noexcept {
+    prefetch_to_write(this);
+    prefetch_to_write(reinterpret_cast<const unsigned char*>(this) + 64);
+  }
 
   // The loop thread: the next one of a repeating timer whose run has ended.
   nanos deadline_after(nanos now) const noexcept {

@@ -324,7 +324,11 @@ class timers {
   // What the loop thread made waits here for its next timer, without a read-modify-write; what others
   // made goes back to where they take from.
   record* take(bool here) noexcept {
-    if (here && spare_ != nullptr) return std::exchange(spare_, spare_->next_spare);
+    if (here && spare_ != nullptr) {
+      record* r = std::exchange(spare_, spare_->next_spare);
+      if (spare_ != nullptr) spare_->bring_near();
+      return r;
+    }
     const std::uint32_t index = table_.take();
     return index == table_.none ? nullptr : &table_.at(index);
   }

@@ -228,7 +228,9 @@ class timer_wheel {
     ++base_;
     clear_bit(bucket);
     bags_[bucket].empty_out(chunks_, [this](const entry& e) {
-      if (e.stands()) heap_.push(e);
+      if (!e.stands()) return;
+      e.timer->bring_near();
+      heap_.push(e);
     });
     move_base(base_);
     return true;

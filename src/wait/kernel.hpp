@@ -160,21 +160,50 @@ struct linux_kernel {
     return count.load(std::memory_order_relaxed);  // a hint; it changes before anybody looks
   }
 
-  // For as long as one of these lives, threads that are started block every signal.
-  class signals_blocked {
+  // A thread of the library's own. It blocks all signals: they are for threads the program knows.
+  // (std::thread costs whoever includes it more than all of the library's own headers.)
+  class thread {
    public:
-    signals_blocked() noexcept {
-      sigset_t all;
+    thread() noexcept = default;
+    thread(const thread&) = delete;
+    thread& operator=(const thread&) = delete;
+
+    bool joinable() const noexcept { return run_ != nullptr; }
+
+    // Calls run(with) there. 0, or the errno of a refused thread.
+    int start(void (*run)(void*), void* with) noexcept {
+      sigset_t all, before;
       ::sigfillset(&all);
-      ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+      ::pthread_sigmask(SIG_SETMASK, &all, &before);
+      run_ = run;
+      with_ = with;
+      const int refused = ::pthread_create(&thread_, nullptr, &thread::enter, this);
+      if (refused != 0) run_ = nullptr;
+      ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      return refused;
     }
-    signals_blocked(const signals_blocked&) = delete;
-    signals_blocked& operator=(const signals_blocked&) = delete;
-    ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+    void join() noexcept {
+      ::pthread_join(thread_, nullptr);
+      run_ = nullptr;
+    }
+    // The child of a fork, where it is not there to be joined.
+    void forget() noexcept { run_ = nullptr; }
 
    private:
-    sigset_t before_;
+    static void* enter(void* me) {
+      const thread& mine = *static_cast<thread*>(me);
+      mine.run_(mine.with_);
+      return nullptr;
+    }
+    pthread_t thread_{};
+    void (*run_)(void*) = nullptr;
+    void* with_ = nullptr;
   };
+
+  static void nap(nanos span) noexcept {
+    const timespec length{static_cast<time_t>(span / 1000000000), static_cast<long>(span % 1000000000)};
+    ::nanosleep(&length, nullptr);
+  }
 
   // CPUs this thread may use: the affinity mask, and never more than the cgroup's quota.
   static unsigned usable_cpus() noexcept {
