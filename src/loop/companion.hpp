@@ -29,11 +29,7 @@ class companion {
   template <class Build, class Core>
   int start(Core& c) noexcept {
     if (thread_.joinable()) return 0;
-    const auto serve_it = [](void* with) {
-      Core& loop = *static_cast<Core*>(with);
-      loop.companion_.template serve<Build>(loop);
-    };
-    return thread_.start(serve_it, &c);
+    return thread_.start(&serve_loop<Build, Core>, &c);
   }
 
   // The destructor of the loop.
@@ -61,6 +57,12 @@ class companion {
 
   // What is out of order now is no reason to burn a core.
   static void nap() noexcept { Traits::kernel::nap(1000000); }
+
+  template <class Build, class Core>
+  static void serve_loop(void* with) {
+    Core& c = *static_cast<Core*>(with);
+    c.companion_.template serve<Build>(c);
+  }
 
   template <class Build, class Core>
   void serve(Core& c) {

@@ -30,7 +30,7 @@ class basic_producer {
     return *this;
   }
   ~basic_producer() {
-    if (lane_ == nullptr) return;
+    if (lane_ == nullptr || !core_) return;
     core_->in.part();
     lane_->let_go();
     if (!core_->forked()) core_->door.tell(detail::status::wanted);

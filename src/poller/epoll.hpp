@@ -12,7 +12,7 @@
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
-#if defined(HYBRIDLOOP_POLLS_BY_EPOLL)
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -214,4 +214,4 @@ class epoll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_POLLS_BY_EPOLL
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO

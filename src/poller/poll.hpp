@@ -13,9 +13,7 @@
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
-#if defined(HYBRIDLOOP_POLLS_BY_POLL)
-#include <mutex>
-
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -59,7 +57,7 @@ class poll_poller {
     if (mutex_.try_lock()) {
       mutex_.unlock();
     } else {
-      ::new (static_cast<void*>(&mutex_)) std::mutex;
+      ::new (static_cast<void*>(&mutex_)) typename Kernel::mutex;
       copy_.leave_behind();
       spare_.leave_behind();
     }
@@ -90,7 +88,7 @@ class poll_poller {
     const int unknown = identify(fd, file);
     if (unknown != 0) return unknown;
     if (file.always_ready) return EPERM;
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     if (!make_room(fd)) return ENOMEM;
     const int deaf = end_wait();
     if (deaf != 0) return deaf;
@@ -102,7 +100,7 @@ class poll_poller {
   }
 
   int change(native_handle fd, interest what, poll_token token) noexcept {
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     entry* e = find(fd);
     if (e == nullptr) return unregistered(fd);
     const int deaf = end_wait();
@@ -115,7 +113,7 @@ class poll_poller {
 
   // A file that a waiter polls is not really closed before its wait has ended.
   int remove(native_handle fd) noexcept {
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     if (find(fd) == nullptr) return unregistered(fd);
     erase(fd);
     return end_wait();
@@ -134,7 +132,7 @@ class poll_poller {
     const int got = Kernel::poll(copy_.data(), polled, timeout);
     const int bell = got > 0 ? copy_[0].revents : 0;
     if ((bell & POLLIN) != 0) pipe_bell<Kernel>::hear(ends_[0]);
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     waiting_ = false;
     if (got <= 0) return got == -EINTR ? 0 : got;
     if ((bell & ~POLLIN) != 0) return -EBADF;  // somebody has closed our own
@@ -210,7 +208,7 @@ class poll_poller {
 
   // How many to poll: the bell, and all that is not silent.
   std::size_t begin_wait() noexcept {
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     if (copy_.room() <= count_) copy_.swap(spare_);
     copy_[0] = {ends_[0], POLLIN, 0};
     std::size_t polled = 1;
@@ -276,7 +274,7 @@ class poll_poller {
   std::size_t next_ = 0;      // where the latest batch ended
 
   // Under the lock.
-  std::mutex mutex_;
+  typename Kernel::mutex mutex_;
   plain_array<std::size_t> places_;  // by number: one more than the index of its entry, or 0
   plain_array<entry> entries_;
   plain_array<pollfd> spare_;
@@ -288,4 +286,4 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_POLLS_BY_POLL
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO

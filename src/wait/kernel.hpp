@@ -200,6 +200,31 @@ struct linux_kernel {
     void* with_ = nullptr;
   };
 
+  // (As costly to include as std::thread.)
+  class mutex {
+   public:
+    mutex() noexcept = default;
+    mutex(const mutex&) = delete;
+    mutex& operator=(const mutex&) = delete;
+    ~mutex() { ::pthread_mutex_destroy(&mutex_); }
+    void lock() noexcept { ::pthread_mutex_lock(&mutex_); }
+    bool try_lock() noexcept { return ::pthread_mutex_trylock(&mutex_) == 0; }
+    void unlock() noexcept { ::pthread_mutex_unlock(&mutex_); }
+
+   private:
+    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  };
+  class hold {
+   public:
+    explicit hold(mutex& m) noexcept : mutex_(m) { m.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { mutex_.unlock(); }
+
+   private:
+    mutex& mutex_;
+  };
+
   static void nap(nanos span) noexcept {
     const timespec length{static_cast<time_t>(span / 1000000000), static_cast<long>(span % 1000000000)};
     ::nanosleep(&length, nullptr);
