@@ -75,7 +75,7 @@
 // `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there
 // on its first line:
 //   base/    os config contract error clock bits pause handle
-//   task/    unique_task memory plain_array fifo index_stack arena slab
+//   task/    unique_task memory plain_array fifo index_stack slab arena
 //   wait/    kernel parker bell fence
 //   poller/  contract epoll poll none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
@@ -219,10 +219,8 @@
 #define HYBRIDLOOP_SYSTEM_POLLER none_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
-#define HYBRIDLOOP_POLLS_BY_POLL 1
 #else
 #define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
-#define HYBRIDLOOP_POLLS_BY_EPOLL 1
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
@@ -341,6 +339,15 @@
 #define HYBRIDLOOP_ABI                                                             \
   HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
                     HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER)
+// What is rare, kept out of what is not.
+#if defined(__GNUC__) || defined(__clang__)
+#define HYBRIDLOOP_OUT_OF_LINE __attribute__((noinline))
+#elif defined(_MSC_VER)
+#define HYBRIDLOOP_OUT_OF_LINE __declspec(noinline)
+#else
+#define HYBRIDLOOP_OUT_OF_LINE
+#endif
+
 #define HYBRIDLOOP_OPEN            \
   namespace HYBRIDLOOP_NAMESPACE { \
   inline namespace HYBRIDLOOP_ABI {
@@ -664,7 +671,7 @@ inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_se
 // `prefetchw` only where they are told of it; every x86-64 has it or takes it for nothing.)
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 inline void prefetch_to_write(const void* p) noexcept {
-  __asm__ __volatile__("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+  __asm__ __volatile__("prefetchw (%0)" : : "r"(p));
 }
 #elif defined(__GNUC__) || defined(__clang__)
 inline void prefetch_to_write(const void* p) noexcept { __builtin_prefetch(p, 1); }
@@ -1148,156 +1155,6 @@ class index_stack {
 HYBRIDLOOP_CLOSE
 // <<< task/index_stack.hpp
 
-// >>> task/arena.hpp - pre-allocated blocks for tasks that the ring cannot hold
-HYBRIDLOOP_OPEN
-namespace detail {
-
-inline constexpr std::size_t block_size = task_size <= 80 ? 128 : (task_size + 48 + 63) / 64 * 64;
-
-// A fixed number of blocks, taken and given back by any thread without a lock. Blocks that were
-// never used are taken in order, so an arena that is never needed touches no memory. Behind it
-// stands the heap, for closures larger than a block and for an arena that is used up.
-template <class Traits>
-class arena final : public block_source {
-  template <class T>
-  using atomic = typename Traits::template atomic<T>;
-
- public:
-  using link = atomic<std::uint32_t>;
-
-  // Bytes of zeroed memory for `capacity` blocks and their links, aligned to a cache line.
-  static constexpr std::size_t bytes(std::size_t capacity) noexcept {
-    return capacity * (block_size + sizeof(link));
-  }
-
-  arena(void* zeroed, std::size_t capacity) noexcept
-      : blocks_(static_cast<unsigned char*>(zeroed)),
-        links_(reinterpret_cast<link*>(blocks_ + capacity * block_size)),
-        capacity_(static_cast<std::uint32_t>(capacity)) {}
-
-  // A block, or nullptr when all are in use.
-  void* take_block() noexcept {
-    const std::uint32_t index = free_.pop(link_of());
-    if (index != stack::none) return blocks_ + std::size_t{index} * block_size;
-    std::uint32_t fresh = fresh_.load(std::memory_order_relaxed);  // a hint; the CAS decides
-    while (fresh < capacity_) {
-      if (fresh_.compare_exchange_weak(fresh, fresh + 1, std::memory_order_relaxed)) {  // ours alone: a block nobody had
-        return blocks_ + std::size_t{fresh} * block_size;
-      }
-    }
-    return nullptr;
-  }
-
-  void give_block(void* block) noexcept {
-    const std::uint32_t index = index_of(block);
-    give_chain(index, index, 1);
-  }
-
-  // Blocks on their way back, gathered by one thread and given in one step, in the order in which
-  // they were used: whoever takes them next walks through memory in that order again.
-  class returning {
-   public:
-    void add(arena& home, void* block) noexcept {
-      const std::uint32_t index = home.index_of(block);
-      if (count_ == 0) {
-        first_ = index;
-      } else {
-        stack::chain(last_, index, home.link_of());
-      }
-      last_ = index;
-      ++count_;
-    }
-    void give(arena& home) noexcept {
-      if (count_ != 0) home.give_chain(first_, last_, std::exchange(count_, 0));
-    }
-
-   private:
-    std::uint32_t first_ = 0;
-    std::uint32_t last_ = 0;
-    std::uint32_t count_ = 0;
-  };
-
-  // A block if one is left and large enough, else from the heap, counted.
-  void* take(std::size_t size, std::size_t alignment) noexcept override {
-    if (size <= block_size && alignment <= block_alignment) {
-      if (void* block = take_block()) return block;
-    }
-    heap_tasks_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
-    return heap_take(size, alignment);
-  }
-
-  void give(void* memory, std::size_t, std::size_t alignment) noexcept override {
-    if (owns(memory)) {
-      give_block(memory);
-    } else {
-      heap_give(memory, alignment);
-    }
-  }
-
-  bool owns(const void* memory) const noexcept {
-    const auto address = reinterpret_cast<std::uintptr_t>(memory);
-    const auto first = reinterpret_cast<std::uintptr_t>(blocks_);
-    return address >= first && address - first < std::size_t{capacity_} * block_size;
-  }
-
-  // Any thread; exact while nobody takes or gives, and never more than there were.
-  std::size_t in_use() const noexcept {
-    const std::uint32_t took = taken();
-    const std::uint32_t used = took - given_.load(std::memory_order_relaxed);  // a hint; statistics
-    return used <= capacity_ ? used : 0;  // more was given since than had been taken
-  }
-  std::size_t high() const noexcept {
-    const std::size_t highest = high_.load(std::memory_order_relaxed);  // a hint; statistics
-    const std::size_t now = in_use();
-    return now > highest ? now : highest;
-  }
-  std::uint64_t heap_tasks() const noexcept {
-    return heap_tasks_.load(std::memory_order_relaxed);  // a hint; statistics
-  }
-
- private:
-  using stack = index_stack<Traits>;
-  static constexpr std::size_t block_alignment = 64;
-
-  std::uint32_t index_of(const void* block) const noexcept {
-    const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(block) - blocks_);
-    return static_cast<std::uint32_t>(offset / block_size);
-  }
-  void give_chain(std::uint32_t first, std::uint32_t last, std::uint32_t count) noexcept {
-    const std::uint32_t took = taken();  // first: what is taken meanwhile may be what others gave
-    raise_high(took - given_.fetch_add(count, std::memory_order_relaxed));  // a hint; statistics
-    free_.push_chain(first, last, link_of());
-  }
-
-  auto link_of() noexcept {
-    return [this](std::uint32_t index) -> link& { return links_[index]; };
-  }
-  std::uint32_t taken() const noexcept {
-    return free_.pops() + fresh_.load(std::memory_order_relaxed);  // a hint; statistics
-  }
-  // The number in use only falls when a block is given back, so looking here misses no peak.
-  void raise_high(std::uint32_t used) noexcept {
-    std::uint32_t high = high_.load(std::memory_order_relaxed);  // a hint; statistics
-    while (used > high && used <= capacity_ &&
-           !high_.compare_exchange_weak(high, used, std::memory_order_relaxed)) {  // a hint; statistics
-    }
-  }
-
-  unsigned char* const blocks_;
-  link* const links_;
-  const std::uint32_t capacity_;
-
-  alignas(cache_line) stack free_;
-  atomic<std::uint32_t> fresh_{0};
-  alignas(cache_line) atomic<std::uint32_t> given_{0};
-  atomic<std::uint32_t> high_{0};
-  alignas(cache_line) atomic<std::uint64_t> heap_tasks_{0};
-};
-
-}  // namespace detail
-HYBRIDLOOP_CLOSE
-// <<< task/arena.hpp
-
 // >>> task/slab.hpp - a growing table whose entries never move and are named by index and generation
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -1342,6 +1199,12 @@ class slab {
   }
 
   void give(std::uint32_t index) noexcept { free_.push(index, link_of()); }
+
+  // The same for many in one step, linked from `first` on by the one who holds them all.
+  void chain(std::uint32_t index, std::uint32_t next) noexcept { stack::chain(index, next, link_of()); }
+  void give_chain(std::uint32_t first, std::uint32_t last) noexcept {
+    free_.push_chain(first, last, link_of());
+  }
 
   // nullptr for an index that was never handed out.
   Entry* find(std::uint32_t index) noexcept {
@@ -1408,6 +1271,192 @@ class slab {
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< task/slab.hpp
+
+// >>> task/arena.hpp - pre-allocated blocks for tasks that the ring cannot hold
+HYBRIDLOOP_OPEN
+namespace detail {
+
+inline constexpr std::size_t block_size = task_size <= 80 ? 128 : (task_size + 48 + 63) / 64 * 64;
+
+// A fixed number of blocks, taken and given back by any thread without a lock. Blocks that were
+// never used are taken in order, so an arena that is never needed touches no memory. When it is used
+// up, tasks that spill go into a table that grows and is kept for the next crowd. Behind both stands
+// the heap, for what closures need beyond that.
+template <class Traits>
+class arena final : public block_source {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using link = atomic<std::uint32_t>;
+
+  // Bytes of zeroed memory for `capacity` blocks and their links, aligned to a cache line.
+  static constexpr std::size_t bytes(std::size_t capacity) noexcept {
+    return capacity * (block_size + sizeof(link));
+  }
+
+  arena(void* zeroed, std::size_t capacity) noexcept
+      : blocks_(static_cast<unsigned char*>(zeroed)),
+        links_(reinterpret_cast<link*>(blocks_ + capacity * block_size)),
+        capacity_(static_cast<std::uint32_t>(capacity)) {}
+
+  // A block, or nullptr when all are in use.
+  void* take_block() noexcept {
+    const std::uint32_t index = free_.pop(link_of());
+    if (index != stack::none) return blocks_ + std::size_t{index} * block_size;
+    std::uint32_t fresh = fresh_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (fresh < capacity_) {
+      if (fresh_.compare_exchange_weak(fresh, fresh + 1, std::memory_order_relaxed)) {  // ours alone: a block nobody had
+        return blocks_ + std::size_t{fresh} * block_size;
+      }
+    }
+    return nullptr;
+  }
+
+  void give_block(void* block) noexcept {
+    const std::uint32_t index = index_of(block);
+    give_chain(index, index, 1);
+  }
+
+  // Memory for one more spilled task, of all that a block has but a word, and its number; nullptr when
+  // the system has none.
+  void* take_spare(std::uint32_t& number) noexcept {
+    const std::uint32_t index = spares_.take();
+    if (index == spares_.none) return nullptr;
+    heap_tasks_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    number = index + 1;
+    return spares_.at(index).memory;
+  }
+  void give_spare(std::uint32_t number) noexcept { spares_.give(number - 1); }
+
+  // Blocks on their way back, gathered by one thread and given in one step, in the order in which
+  // they were used: whoever takes them next walks through memory in that order again.
+  class returning {
+   public:
+    void add(arena& home, void* block) noexcept {
+      blocks_.add(home.index_of(block), [&home](std::uint32_t last, std::uint32_t next) {
+        stack::chain(last, next, home.link_of());
+      });
+    }
+    void add_spare(arena& home, std::uint32_t number) noexcept {
+      spares_.add(number - 1, [&home](std::uint32_t last, std::uint32_t next) {
+        home.spares_.chain(last, next);
+      });
+    }
+    void give(arena& home) noexcept {
+      if (blocks_.count != 0) home.give_chain(blocks_.first, blocks_.last, std::exchange(blocks_.count, 0));
+      if (spares_.count == 0) return;
+      spares_.count = 0;
+      home.spares_.give_chain(spares_.first, spares_.last);
+    }
+
+   private:
+    struct chain {
+      template <class Link>
+      void add(std::uint32_t index, const Link& link) noexcept {
+        if (count == 0) {
+          first = index;
+        } else {
+          link(last, index);
+        }
+        last = index;
+        ++count;
+      }
+      std::uint32_t first = 0;
+      std::uint32_t last = 0;
+      std::uint32_t count = 0;
+    };
+    chain blocks_;
+    chain spares_;
+  };
+
+  // A block if one is left and large enough, else from the heap, counted.
+  void* take(std::size_t size, std::size_t alignment) noexcept override {
+    if (size <= block_size && alignment <= block_alignment) {
+      if (void* block = take_block()) return block;
+    }
+    heap_tasks_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    return heap_take(size, alignment);
+  }
+
+  void give(void* memory, std::size_t, std::size_t alignment) noexcept override {
+    if (owns(memory)) {
+      give_block(memory);
+    } else {
+      heap_give(memory, alignment);
+    }
+  }
+
+  bool owns(const void* memory) const noexcept {
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    const auto first = reinterpret_cast<std::uintptr_t>(blocks_);
+    return address >= first && address - first < std::size_t{capacity_} * block_size;
+  }
+
+  // Any thread; exact while nobody takes or gives, and never more than there were.
+  std::size_t in_use() const noexcept {
+    const std::uint32_t took = taken();
+    const std::uint32_t used = took - given_.load(std::memory_order_relaxed);  // a hint; statistics
+    return used <= capacity_ ? used : 0;  // more was given since than had been taken
+  }
+  std::size_t high() const noexcept {
+    const std::size_t highest = high_.load(std::memory_order_relaxed);  // a hint; statistics
+    const std::size_t now = in_use();
+    return now > highest ? now : highest;
+  }
+  std::uint64_t heap_tasks() const noexcept {
+    return heap_tasks_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+
+ private:
+  using stack = index_stack<Traits>;
+  static constexpr std::size_t block_alignment = 64;
+
+  struct spare {
+    link next_free{0};
+    std::uint32_t index = 0;  // set once
+    alignas(std::uint64_t) unsigned char memory[block_size - sizeof(std::uint64_t)];
+  };
+
+  std::uint32_t index_of(const void* block) const noexcept {
+    const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(block) - blocks_);
+    return static_cast<std::uint32_t>(offset / block_size);
+  }
+  void give_chain(std::uint32_t first, std::uint32_t last, std::uint32_t count) noexcept {
+    const std::uint32_t took = taken();  // first: what is taken meanwhile may be what others gave
+    raise_high(took - given_.fetch_add(count, std::memory_order_relaxed));  // a hint; statistics
+    free_.push_chain(first, last, link_of());
+  }
+
+  auto link_of() noexcept {
+    return [this](std::uint32_t index) -> link& { return links_[index]; };
+  }
+  std::uint32_t taken() const noexcept {
+    return free_.pops() + fresh_.load(std::memory_order_relaxed);  // a hint; statistics
+  }
+  // The number in use only falls when a block is given back, so looking here misses no peak.
+  void raise_high(std::uint32_t used) noexcept {
+    std::uint32_t high = high_.load(std::memory_order_relaxed);  // a hint; statistics
+    while (used > high && used <= capacity_ &&
+           !high_.compare_exchange_weak(high, used, std::memory_order_relaxed)) {  // a hint; statistics
+    }
+  }
+
+  unsigned char* const blocks_;
+  link* const links_;
+  const std::uint32_t capacity_;
+
+  alignas(cache_line) stack free_;
+  atomic<std::uint32_t> fresh_{0};
+  alignas(cache_line) atomic<std::uint32_t> given_{0};
+  atomic<std::uint32_t> high_{0};
+  alignas(cache_line) atomic<std::uint64_t> heap_tasks_{0};
+  slab<Traits, spare> spares_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< task/arena.hpp
 
 // >>> wait/kernel.hpp - the kernel seam: every system call of the library, each answering -errno
 #if HYBRIDLOOP_OS(LINUX)
@@ -1600,6 +1649,31 @@ struct linux_kernel {
     pthread_t thread_{};
     void (*run_)(void*) = nullptr;
     void* with_ = nullptr;
+  };
+
+  // (As costly to include as std::thread.)
+  class mutex {
+   public:
+    mutex() noexcept = default;
+    mutex(const mutex&) = delete;
+    mutex& operator=(const mutex&) = delete;
+    ~mutex() { ::pthread_mutex_destroy(&mutex_); }
+    void lock() noexcept { ::pthread_mutex_lock(&mutex_); }
+    bool try_lock() noexcept { return ::pthread_mutex_trylock(&mutex_) == 0; }
+    void unlock() noexcept { ::pthread_mutex_unlock(&mutex_); }
+
+   private:
+    pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  };
+  class hold {
+   public:
+    explicit hold(mutex& m) noexcept : mutex_(m) { m.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { mutex_.unlock(); }
+
+   private:
+    mutex& mutex_;
   };
 
   static void nap(nanos span) noexcept {
@@ -1909,7 +1983,7 @@ HYBRIDLOOP_CLOSE
 // <<< poller/contract.hpp
 
 // >>> poller/epoll.hpp - readiness from epoll(7)
-#if defined(HYBRIDLOOP_POLLS_BY_EPOLL)
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -2111,13 +2185,11 @@ class epoll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_POLLS_BY_EPOLL
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 // <<< poller/epoll.hpp
 
 // >>> poller/poll.hpp - readiness from poll(2), which every POSIX system has
-#if defined(HYBRIDLOOP_POLLS_BY_POLL)
-#include <mutex>
-
+#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -2161,7 +2233,7 @@ class poll_poller {
     if (mutex_.try_lock()) {
       mutex_.unlock();
     } else {
-      ::new (static_cast<void*>(&mutex_)) std::mutex;
+      ::new (static_cast<void*>(&mutex_)) typename Kernel::mutex;
       copy_.leave_behind();
       spare_.leave_behind();
     }
@@ -2192,7 +2264,7 @@ class poll_poller {
     const int unknown = identify(fd, file);
     if (unknown != 0) return unknown;
     if (file.always_ready) return EPERM;
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     if (!make_room(fd)) return ENOMEM;
     const int deaf = end_wait();
     if (deaf != 0) return deaf;
@@ -2204,7 +2276,7 @@ class poll_poller {
   }
 
   int change(native_handle fd, interest what, poll_token token) noexcept {
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     entry* e = find(fd);
     if (e == nullptr) return unregistered(fd);
     const int deaf = end_wait();
@@ -2217,7 +2289,7 @@ class poll_poller {
 
   // A file that a waiter polls is not really closed before its wait has ended.
   int remove(native_handle fd) noexcept {
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     if (find(fd) == nullptr) return unregistered(fd);
     erase(fd);
     return end_wait();
@@ -2236,7 +2308,7 @@ class poll_poller {
     const int got = Kernel::poll(copy_.data(), polled, timeout);
     const int bell = got > 0 ? copy_[0].revents : 0;
     if ((bell & POLLIN) != 0) pipe_bell<Kernel>::hear(ends_[0]);
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     waiting_ = false;
     if (got <= 0) return got == -EINTR ? 0 : got;
     if ((bell & ~POLLIN) != 0) return -EBADF;  // somebody has closed our own
@@ -2312,7 +2384,7 @@ class poll_poller {
 
   // How many to poll: the bell, and all that is not silent.
   std::size_t begin_wait() noexcept {
-    const std::lock_guard<std::mutex> hold(mutex_);
+    const typename Kernel::hold held(mutex_);
     if (copy_.room() <= count_) copy_.swap(spare_);
     copy_[0] = {ends_[0], POLLIN, 0};
     std::size_t polled = 1;
@@ -2378,7 +2450,7 @@ class poll_poller {
   std::size_t next_ = 0;      // where the latest batch ended
 
   // Under the lock.
-  std::mutex mutex_;
+  typename Kernel::mutex mutex_;
   plain_array<std::size_t> places_;  // by number: one more than the index of its entry, or 0
   plain_array<entry> entries_;
   plain_array<pollfd> spare_;
@@ -2390,7 +2462,7 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_POLLS_BY_POLL
+#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 // <<< poller/poll.hpp
 
 // >>> poller/none.hpp - no poller at all, for HYBRIDLOOP_NO_IO
@@ -2699,9 +2771,10 @@ class spill {
     node* next = nullptr;
     std::uint64_t ticket = 0;
     atomic<std::uint32_t> ready{0};
+    std::uint32_t spare = 0;  // the number of its memory in the arena's table; 0: a block, or the heap
     unique_task task;
   };
-  static_assert(sizeof(node) <= block_size, "a spilled task fits an arena block");
+  static_assert(sizeof(node) <= block_size - 8, "a spilled task fits an arena block, and a spare one");
 
   // Any thread. False when closed; the node is still the caller's.
   bool push(node& fresh) noexcept {
@@ -2998,8 +3071,8 @@ class queue {
   void take_spilled() noexcept { spill_.take_more(); }
 
   // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
-  // out of the drain, and before parking.
-  void publish_head() noexcept {
+  // out of the drain, and before parking. (Inline, g++ 12 breaks down at it.)
+  HYBRIDLOOP_OUT_OF_LINE void publish_head() noexcept {
     returning_.give(arena_);
     unpublished_ = ring_.publish_head(oldest_running_) ? 0 : 1;
     room_.call();
@@ -3125,9 +3198,12 @@ class queue {
         case answer::full: break;  // but a block was had
       }
     }
+    std::uint32_t spare = 0;
+    if (memory == nullptr) memory = arena_.take_spare(spare);
     if (memory == nullptr) memory = arena_.take(sizeof(node), alignof(node));
     if (memory == nullptr) out_of_memory<Build>();
     node* mine = ::new (memory) node;
+    mine->spare = spare;
     mine->ticket = ring_.tail();
     Traits::schedule_point("ticket");
     if (!spill_.push(*mine)) {
@@ -3154,19 +3230,24 @@ class queue {
   }
 
   void give(node& n) noexcept {
+    const std::uint32_t spare = n.spare;
     n.~node();
+    if (spare != 0) return arena_.give_spare(spare);
     arena_.give(&n, sizeof(node), alignof(node));
   }
 
   // The loop thread: with the next published head.
   void give_later(node& n) noexcept {
+    const std::uint32_t spare = n.spare;
     n.~node();
-    if (arena_.owns(&n)) {
+    if (spare != 0) {
+      returning_.add_spare(arena_, spare);
+    } else if (arena_.owns(&n)) {
       returning_.add(arena_, &n);
-      if (unpublished_ == 0) unpublished_ = 1;  // a nested run has published meanwhile
     } else {
-      arena_.give(&n, sizeof(node), alignof(node));
+      return arena_.give(&n, sizeof(node), alignof(node));
     }
+    if (unpublished_ == 0) unpublished_ = 1;  // a nested run has published meanwhile
   }
 
   // Whatever leaves the task (a return, an exception), the closure is destroyed and the slot is
@@ -4508,7 +4589,6 @@ class timers {
   static std::uint32_t move_of(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word / timer_flag::one_move) + 1;
   }
-
   static std::uint32_t next_generation(const record& r) noexcept {
     const std::uint64_t word = r.word.load(std::memory_order_relaxed);  // ours alone until it is made
     const std::uint32_t next = record::generation_of(word) + 1;
@@ -6321,11 +6401,7 @@ class companion {
   template <class Build, class Core>
   int start(Core& c) noexcept {
     if (thread_.joinable()) return 0;
-    const auto serve_it = [](void* with) {
-      Core& loop = *static_cast<Core*>(with);
-      loop.companion_.template serve<Build>(loop);
-    };
-    return thread_.start(serve_it, &c);
+    return thread_.start(&serve_loop<Build, Core>, &c);
   }
 
   // The destructor of the loop.
@@ -6353,6 +6429,12 @@ class companion {
 
   // What is out of order now is no reason to burn a core.
   static void nap() noexcept { Traits::kernel::nap(1000000); }
+
+  template <class Build, class Core>
+  static void serve_loop(void* with) {
+    Core& c = *static_cast<Core*>(with);
+    c.companion_.template serve<Build>(c);
+  }
 
   template <class Build, class Core>
   void serve(Core& c) {
@@ -6905,6 +6987,16 @@ class event_batch {
   poll_event events_[events_per_turn];
 };
 
+// What a companion reported. It arrives as a task, which runs the microtasks behind it.
+template <class Traits>
+void deliver_arrival(core<Traits>& c, const poll_event& event) {
+  c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
+    ++c.ran;
+    r.call(what);
+    return !c.wake.told(status::stop);
+  });
+}
+
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< loop/event_batch.hpp
@@ -7143,7 +7235,7 @@ class runner {
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
         ran_before_(std::exchange(c.ran, 0)), counted_before_(std::exchange(c.counted, 0)),
         calls_before_(c.calls), events_(c) {
-    c.calls = {&deliver_arrival, &serve_lent<Traits, Build>};
+    c.calls = {&deliver_arrival<Traits>, &serve_lent<Traits, Build>};
     ++c.runs;
   }
   runner(const runner&) = delete;
@@ -7389,15 +7481,6 @@ class runner {
         return run_one([&r, &what] { r.call(what); }, true);
       });
     }
-  }
-
-  // What a companion reported. It arrives as a task, which runs the microtasks behind it.
-  static void deliver_arrival(core_type& c, const poll_event& event) {
-    c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
-      ++c.ran;
-      r.call(what);
-      return !c.wake.told(status::stop);
-    });
   }
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
@@ -7713,7 +7796,7 @@ class basic_producer {
     return *this;
   }
   ~basic_producer() {
-    if (lane_ == nullptr) return;
+    if (lane_ == nullptr || !core_) return;
     core_->in.part();
     lane_->let_go();
     if (!core_->forked()) core_->door.tell(detail::status::wanted);
@@ -8740,11 +8823,10 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_KNOWN_POLLER_epoll
 #undef HYBRIDLOOP_KNOWN_POLLER_poll
 #undef HYBRIDLOOP_SYSTEM_POLLER
-#undef HYBRIDLOOP_POLLS_BY_EPOLL
-#undef HYBRIDLOOP_POLLS_BY_POLL
 #undef HYBRIDLOOP_ABI
 #undef HYBRIDLOOP_ABI_
 #undef HYBRIDLOOP_ABI_OF
+#undef HYBRIDLOOP_OUT_OF_LINE
 #undef HYBRIDLOOP_OPEN
 #undef HYBRIDLOOP_CLOSE
 

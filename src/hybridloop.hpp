@@ -101,8 +101,8 @@
 #include "task/plain_array.hpp"
 #include "task/fifo.hpp"
 #include "task/index_stack.hpp"
-#include "task/arena.hpp"
 #include "task/slab.hpp"
+#include "task/arena.hpp"
 
 #include "wait/kernel.hpp"
 #include "wait/parker.hpp"

@@ -194,6 +194,15 @@
 #define HYBRIDLOOP_ABI                                                             \
   HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
                     HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER)
+// What is rare, kept out of what is not.
+#if defined(__GNUC__) || defined(__clang__)
+#define HYBRIDLOOP_OUT_OF_LINE __attribute__((noinline))
+#elif defined(_MSC_VER)
+#define HYBRIDLOOP_OUT_OF_LINE __declspec(noinline)
+#else
+#define HYBRIDLOOP_OUT_OF_LINE
+#endif
+
 #define HYBRIDLOOP_OPEN            \
   namespace HYBRIDLOOP_NAMESPACE { \
   inline namespace HYBRIDLOOP_ABI {

@@ -109,8 +109,8 @@ class queue {
   void take_spilled() noexcept { spill_.take_more(); }
 
   // Lets producers have the slots of what was run. At least every few hundred tasks, on every way
-  // out of the drain, and before parking.
-  void publish_head() noexcept {
+  // out of the drain, and before parking. (Inline, g++ 12 breaks down at it.)
+  HYBRIDLOOP_OUT_OF_LINE void publish_head() noexcept {
     returning_.give(arena_);
     unpublished_ = ring_.publish_head(oldest_running_) ? 0 : 1;
     room_.call();
@@ -236,9 +236,12 @@ class queue {
         case answer::full: break;  // but a block was had
       }
     }
+    std::uint32_t spare = 0;
+    if (memory == nullptr) memory = arena_.take_spare(spare);
     if (memory == nullptr) memory = arena_.take(sizeof(node), alignof(node));
     if (memory == nullptr) out_of_memory<Build>();
     node* mine = ::new (memory) node;
+    mine->spare = spare;
     mine->ticket = ring_.tail();
     Traits::schedule_point("ticket");
     if (!spill_.push(*mine)) {
@@ -265,19 +268,24 @@ class queue {
   }
 
   void give(node& n) noexcept {
+    const std::uint32_t spare = n.spare;
     n.~node();
+    if (spare != 0) return arena_.give_spare(spare);
     arena_.give(&n, sizeof(node), alignof(node));
   }
 
   // The loop thread: with the next published head.
   void give_later(node& n) noexcept {
+    const std::uint32_t spare = n.spare;
     n.~node();
-    if (arena_.owns(&n)) {
+    if (spare != 0) {
+      returning_.add_spare(arena_, spare);
+    } else if (arena_.owns(&n)) {
       returning_.add(arena_, &n);
-      if (unpublished_ == 0) unpublished_ = 1;  // a nested run has published meanwhile
     } else {
-      arena_.give(&n, sizeof(node), alignof(node));
+      return arena_.give(&n, sizeof(node), alignof(node));
     }
+    if (unpublished_ == 0) unpublished_ = 1;  // a nested run has published meanwhile
   }
 
   // Whatever leaves the task (a return, an exception), the closure is destroyed and the slot is

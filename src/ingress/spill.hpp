@@ -43,9 +43,10 @@ class spill {
     node* next = nullptr;
     std::uint64_t ticket = 0;
     atomic<std::uint32_t> ready{0};
+    std::uint32_t spare = 0;  // the number of its memory in the arena's table; 0: a block, or the heap
     unique_task task;
   };
-  static_assert(sizeof(node) <= block_size, "a spilled task fits an arena block");
+  static_assert(sizeof(node) <= block_size - 8, "a spilled task fits an arena block, and a spare one");
 
   // Any thread. False when closed; the node is still the caller's.
   bool push(node& fresh) noexcept {

@@ -51,5 +51,15 @@ class event_batch {
   poll_event events_[events_per_turn];
 };
 
+// What a companion reported. It arrives as a task, which runs the microtasks behind it.
+template <class Traits>
+void deliver_arrival(core<Traits>& c, const poll_event& event) {
+  c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
+    ++c.ran;
+    r.call(what);
+    return !c.wake.told(status::stop);
+  });
+}
+
 }  // namespace detail
 HYBRIDLOOP_CLOSE

@@ -28,7 +28,7 @@ class runner {
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
         ran_before_(std::exchange(c.ran, 0)), counted_before_(std::exchange(c.counted, 0)),
         calls_before_(c.calls), events_(c) {
-    c.calls = {&deliver_arrival, &serve_lent<Traits, Build>};
+    c.calls = {&deliver_arrival<Traits>, &serve_lent<Traits, Build>};
     ++c.runs;
   }
   runner(const runner&) = delete;
@@ -274,15 +274,6 @@ class runner {
         return run_one([&r, &what] { r.call(what); }, true);
       });
     }
-  }
-
-  // What a companion reported. It arrives as a task, which runs the microtasks behind it.
-  static void deliver_arrival(core_type& c, const poll_event& event) {
-    c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
-      ++c.ran;
-      r.call(what);
-      return !c.wake.told(status::stop);
-    });
   }
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.

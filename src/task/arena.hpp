@@ -9,6 +9,7 @@
 #include "base/config.hpp"
 #include "task/index_stack.hpp"
 #include "task/memory.hpp"
+#include "task/slab.hpp"
 #include "task/unique_task.hpp"
 
 HYBRIDLOOP_OPEN
@@ -17,8 +18,9 @@ namespace detail {
 inline constexpr std::size_t block_size = task_size <= 80 ? 128 : (task_size + 48 + 63) / 64 * 64;
 
 // A fixed number of blocks, taken and given back by any thread without a lock. Blocks that were
-// never used are taken in order, so an arena that is never needed touches no memory. Behind it
-// stands the heap, for closures larger than a block and for an arena that is used up.
+// never used are taken in order, so an arena that is never needed touches no memory. When it is used
+// up, tasks that spill go into a table that grows and is kept for the next crowd. Behind both stands
+// the heap, for what closures need beyond that.
 template <class Traits>
 class arena final : public block_source {
   template <class T>
@@ -55,28 +57,56 @@ class arena final : public block_source {
     give_chain(index, index, 1);
   }
 
+  // Memory for one more spilled task, of all that a block has but a word, and its number; nullptr when
+  // the system has none.
+  void* take_spare(std::uint32_t& number) noexcept {
+    const std::uint32_t index = spares_.take();
+    if (index == spares_.none) return nullptr;
+    heap_tasks_.fetch_add(1, std::memory_order_relaxed);  // a hint; statistics
+    number = index + 1;
+    return spares_.at(index).memory;
+  }
+  void give_spare(std::uint32_t number) noexcept { spares_.give(number - 1); }
+
   // Blocks on their way back, gathered by one thread and given in one step, in the order in which
   // they were used: whoever takes them next walks through memory in that order again.
   class returning {
    public:
     void add(arena& home, void* block) noexcept {
-      const std::uint32_t index = home.index_of(block);
-      if (count_ == 0) {
-        first_ = index;
-      } else {
-        stack::chain(last_, index, home.link_of());
-      }
-      last_ = index;
-      ++count_;
+      blocks_.add(home.index_of(block), [&home](std::uint32_t last, std::uint32_t next) {
+        stack::chain(last, next, home.link_of());
+      });
+    }
+    void add_spare(arena& home, std::uint32_t number) noexcept {
+      spares_.add(number - 1, [&home](std::uint32_t last, std::uint32_t next) {
+        home.spares_.chain(last, next);
+      });
     }
     void give(arena& home) noexcept {
-      if (count_ != 0) home.give_chain(first_, last_, std::exchange(count_, 0));
+      if (blocks_.count != 0) home.give_chain(blocks_.first, blocks_.last, std::exchange(blocks_.count, 0));
+      if (spares_.count == 0) return;
+      spares_.count = 0;
+      home.spares_.give_chain(spares_.first, spares_.last);
     }
 
    private:
-    std::uint32_t first_ = 0;
-    std::uint32_t last_ = 0;
-    std::uint32_t count_ = 0;
+    struct chain {
+      template <class Link>
+      void add(std::uint32_t index, const Link& link) noexcept {
+        if (count == 0) {
+          first = index;
+        } else {
+          link(last, index);
+        }
+        last = index;
+        ++count;
+      }
+      std::uint32_t first = 0;
+      std::uint32_t last = 0;
+      std::uint32_t count = 0;
+    };
+    chain blocks_;
+    chain spares_;
   };
 
   // A block if one is left and large enough, else from the heap, counted.
@@ -121,6 +151,12 @@ class arena final : public block_source {
   using stack = index_stack<Traits>;
   static constexpr std::size_t block_alignment = 64;
 
+  struct spare {
+    link next_free{0};
+    std::uint32_t index = 0;  // set once
+    alignas(std::uint64_t) unsigned char memory[block_size - sizeof(std::uint64_t)];
+  };
+
   std::uint32_t index_of(const void* block) const noexcept {
     const auto offset = static_cast<std::size_t>(static_cast<const unsigned char*>(block) - blocks_);
     return static_cast<std::uint32_t>(offset / block_size);
@@ -154,6 +190,7 @@ class arena final : public block_source {
   alignas(cache_line) atomic<std::uint32_t> given_{0};
   atomic<std::uint32_t> high_{0};
   alignas(cache_line) atomic<std::uint64_t> heap_tasks_{0};
+  slab<Traits, spare> spares_;
 };
 
 }  // namespace detail

@@ -54,6 +54,12 @@ class slab {
 
   void give(std::uint32_t index) noexcept { free_.push(index, link_of()); }
 
+  // The same for many in one step, linked from `first` on by the one who holds them all.
+  void chain(std::uint32_t index, std::uint32_t next) noexcept { stack::chain(index, next, link_of()); }
+  void give_chain(std::uint32_t first, std::uint32_t last) noexcept {
+    free_.push_chain(first, last, link_of());
+  }
+
   // nullptr for an index that was never handed out.
   Entry* find(std::uint32_t index) noexcept {
     if (index >= limit) return nullptr;

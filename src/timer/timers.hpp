@@ -237,7 +237,6 @@ class timers {
   static std::uint32_t move_of(std::uint64_t word) noexcept {
     return static_cast<std::uint32_t>(word / timer_flag::one_move) + 1;
   }
-
   static std::uint32_t next_generation(const record& r) noexcept {
     const std::uint64_t word = r.word.load(std::memory_order_relaxed);  // ours alone until it is made
     const std::uint32_t next = record::generation_of(word) + 1;
