@@ -671,7 +671,7 @@ inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_se
 // `prefetchw` only where they are told of it; every x86-64 has it or takes it for nothing.)
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 inline void prefetch_to_write(const void* p) noexcept {
-  __asm__ __volatile__("prefetchw (%0)" : : "r"(p));
+  __asm__ __volatile__("{prefetchw (%0)|prefetchw BYTE PTR [%0]}" : : "r"(p));
 }
 #elif defined(__GNUC__) || defined(__clang__)
 inline void prefetch_to_write(const void* p) noexcept { __builtin_prefetch(p, 1); }
@@ -1162,11 +1162,14 @@ namespace detail {
 // Chunks of 64, 128, 256, ... entries, mapped when first needed and kept until the table goes, so
 // that any thread may look an index up at any time. Entry needs an atomic<uint32_t> `next_free`.
 //
+// Zeroed: an entry is valid as zeroed memory, needs no destructor and does not know its index. Then its
+// memory is not touched before it is used.
+//
 // Edge [chunk]: who is given an index finds its chunk. G1 the chunk is built and its pointer set
 // by CAS, release; G2 every look-up loads the pointer, acquire.
 //
 // Any thread: take, give, find.
-template <class Traits, class Entry>
+template <class Traits, class Entry, bool Zeroed = false>
 class slab {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
@@ -1182,7 +1185,7 @@ class slab {
     for (std::uint32_t k = 0; k < chunks; ++k) {
       Entry* chunk = chunks_[k].load(std::memory_order_relaxed);  // ours alone: nobody else is left
       if (chunk == nullptr) continue;
-      for (std::size_t i = 0; i < entries_of(k); ++i) chunk[i].~Entry();
+      destroy(chunk, k);
       Traits::kernel::unmap(chunk, bytes_of(k));
     }
   }
@@ -1247,18 +1250,29 @@ class slab {
     return [this](std::uint32_t index) -> atomic<std::uint32_t>& { return at(index).next_free; };
   }
 
+  static void build(Entry* chunk, std::uint32_t k) noexcept {
+    if constexpr (!Zeroed) {
+      for (std::size_t i = 0; i < entries_of(k); ++i) {
+        Entry* made = ::new (static_cast<void*>(chunk + i)) Entry;
+        made->index = first_of(k) + static_cast<std::uint32_t>(i);
+      }
+    }
+  }
+  static void destroy(Entry* chunk, std::uint32_t k) noexcept {
+    if constexpr (!Zeroed) {
+      for (std::size_t i = 0; i < entries_of(k); ++i) chunk[i].~Entry();
+    }
+  }
+
   bool reach(std::uint32_t k) noexcept {
     if (chunks_[k].load(std::memory_order_acquire) != nullptr) return true;  // [chunk] G2
     void* memory = Traits::kernel::map(bytes_of(k));
     if (memory == nullptr) return chunks_[k].load(std::memory_order_acquire) != nullptr;  // [chunk] G2
     auto* mine = static_cast<Entry*>(memory);
-    for (std::size_t i = 0; i < entries_of(k); ++i) {
-      Entry* made = ::new (static_cast<void*>(mine + i)) Entry;
-      made->index = first_of(k) + static_cast<std::uint32_t>(i);
-    }
+    build(mine, k);
     Entry* expected = nullptr;
     if (chunks_[k].compare_exchange_strong(expected, mine, std::memory_order_acq_rel)) return true;  // [chunk] G1
-    for (std::size_t i = 0; i < entries_of(k); ++i) mine[i].~Entry();
+    destroy(mine, k);
     Traits::kernel::unmap(memory, bytes_of(k));
     return true;
   }
@@ -1413,8 +1427,7 @@ class arena final : public block_source {
   static constexpr std::size_t block_alignment = 64;
 
   struct spare {
-    link next_free{0};
-    std::uint32_t index = 0;  // set once
+    link next_free;
     alignas(std::uint64_t) unsigned char memory[block_size - sizeof(std::uint64_t)];
   };
 
@@ -1451,7 +1464,7 @@ class arena final : public block_source {
   alignas(cache_line) atomic<std::uint32_t> given_{0};
   atomic<std::uint32_t> high_{0};
   alignas(cache_line) atomic<std::uint64_t> heap_tasks_{0};
-  slab<Traits, spare> spares_;
+  slab<Traits, spare, true> spares_;
 };
 
 }  // namespace detail
@@ -3102,10 +3115,12 @@ class queue {
     if (spilled != nullptr && ring_.head() >= spilled->ticket) return spill_type::published(*spilled);
     return ring_.published(ring_.head());
   }
-  // Whether a quarter of the ring or more is waiting.
-  bool fills_up() const noexcept {
-    return ring_.published(ring_.head() + ring_.capacity() / 4) || has_spilled();
+  // Whether so many are waiting in the ring, as far as its slots tell; whether a quarter of it is.
+  bool holds(std::size_t many) const noexcept {
+    const std::size_t most = ring_.capacity();
+    return ring_.published(ring_.head() + (many < most ? many : most) - 1);
   }
+  bool fills_up() const noexcept { return holds(ring_.capacity() / 4 + 1) || has_spilled(); }
 
   // What the last look before a sleep compares: copied before the sleep is published, because
   // from then on the loop may be somebody else's.
@@ -6324,6 +6339,7 @@ class lookout {
   template <class Core>
   bool look(Core& c, nanos end) noexcept {
     const nanos most = c.options.spin.count();
+    looked_ = 0;
     if (c.options.path == fast_path::off || most == 0) return false;
     if (misses_ % 64 == 0) {
       may_look_ = Core::kernel::usable_cpus() > 1;
@@ -6335,17 +6351,18 @@ class lookout {
     }
     const nanos begin = c.cached_now();
     const bool hit = look_until(c, begin, end);
-    c.spun_ns.add(static_cast<std::uint64_t>(c.cached_now() - begin));
+    looked_ = c.cached_now() - begin;
+    c.spun_ns.add(static_cast<std::uint64_t>(looked_));
     span_ = hit ? most : span_ / 2;
     misses_ = hit ? 1 : misses_ + 1;
     return hit;
   }
 
-  // The loop thread, after a sleep that others ended.
+  // The loop thread, after a sleep behind that look which others ended.
   template <class Core>
   void woken_after(Core& c, nanos slept) noexcept {
     const nanos most = c.options.spin.count();
-    if (slept < most) span_ = most;
+    if (looked_ + slept < most) span_ = most;
   }
 
  private:
@@ -6372,6 +6389,7 @@ class lookout {
   static constexpr int most_reads = 1 << 16;  // for a clock that stands still
 
   nanos span_ = 0;  // how long the next one may last
+  nanos looked_ = 0;  // how long the last one did
   std::uint32_t misses_ = 0;
   bool may_look_ = false;
 };
@@ -6590,8 +6608,6 @@ class core : public entrance<Traits> {
 
   // ---- Any thread ----
 
-  // Any thread.
-  nanos last_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
   // ---- The loop thread ----
@@ -6637,12 +6653,12 @@ class core : public entrance<Traits> {
   // as much as a task.
   nanos cached_now() noexcept {
     if (now_is_old_) refresh_now();
-    return now_.get();
+    return now_;
   }
   void forget_now() noexcept { now_is_old_ = true; }
   void refresh_now() noexcept {
     now_is_old_ = false;
-    now_.set(read_now());
+    now_ = read_now();
   }
 
   // For stats(): whoever is the loop, at the end of a turn and on every way out.
@@ -6784,7 +6800,7 @@ class core : public entrance<Traits> {
 
  private:
   atomic<std::size_t> holders_{1};
-  tally<Traits, nanos> now_;
+  nanos now_ = 0;
   bool now_is_old_ = false;
   const std::size_t mapped_;
 };
@@ -6987,8 +7003,9 @@ class event_batch {
   poll_event events_[events_per_turn];
 };
 
-// What a companion reported. It arrives as a task, which runs the microtasks behind it.
-template <class Traits>
+// What a companion reported. It arrives as a task, which runs the microtasks behind it. The callback may
+// throw, so files built with and without exceptions have each their own.
+template <class Traits, class Build>
 void deliver_arrival(core<Traits>& c, const poll_event& event) {
   c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
     ++c.ran;
@@ -7064,7 +7081,6 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
   c.lending_.sleeper = loop_frame::innermost();
   std::uint32_t asleep = in_poller ? status::in_poller : status::in_channel;
   c.wake.choose_fence(c.taken_in());
-  c.forget_now();  // a borrower reads its own
   Traits::schedule_point("before-park");
   if (!c.wake.publish(asleep)) return false;
   Traits::schedule_point("park-published");
@@ -7076,6 +7092,7 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
     sleep(c, events, asleep, end);
   }
   c.wake.wake_self();
+  if (!slept) c.forget_now();
   return slept && in_poller;
 }
 
@@ -7137,6 +7154,7 @@ class loan {
  public:
   explicit loan(core<Traits>& c) noexcept : core_(c), borrowed_(c.wake.borrow_sleeper()) {
     if (!borrowed_) return;
+    c.forget_now();
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     born_ = c.born;
     c.lending_.runs = c.runs;
@@ -7235,7 +7253,7 @@ class runner {
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
         ran_before_(std::exchange(c.ran, 0)), counted_before_(std::exchange(c.counted, 0)),
         calls_before_(c.calls), events_(c) {
-    c.calls = {&deliver_arrival<Traits>, &serve_lent<Traits, Build>};
+    c.calls = {&deliver_arrival<Traits, Build>, &serve_lent<Traits, Build>};
     ++c.runs;
   }
   runner(const runner&) = delete;
@@ -7393,9 +7411,10 @@ class runner {
   }
 
   // Where the poller has just answered at once it is asked before any sleep is prepared, for as long as
-  // that finds something: busy descriptors then cost what a bare loop around the poller costs.
+  // that finds something: busy descriptors then cost what a bare loop around the poller costs. Not where
+  // somebody wants to hear of each round.
   bool descriptors_are_busy() noexcept {
-    if (!core_.ready_at_once) return false;
+    if (!core_.ready_at_once || core_.prepare || core_.check) return false;
     poll_without_sleeping(events_per_turn);
     asked_poller_ = true;
     return core_.ready_at_once = events_.left() != 0;
@@ -7427,7 +7446,7 @@ class runner {
       ~let_producers_in() { in.publish_heads(); }
     };
     const let_producers_in on_exit{core_.in};
-    if (std::exchange(much_came_, false)) core_.note_backlog();
+    if (std::exchange(much_came_, false) || core_.in.shared.holds(backlog_batch)) core_.note_backlog();
     const bool paced = core_.options.path != fast_path::off && !meter_.on();
     std::size_t left = tasks_per_turn;
     while (left != 0) {
@@ -7980,9 +7999,9 @@ class basic_loop {
   // A timer never fires early, fires in the order of deadlines and FIFO among equals. Past deadlines
   // and a delay of 0 run in the next turn; `max()` never. A closed loop answers an empty id.
 
-  // The time of the current turn, or of the last one. Delays count from the true time, not from this.
+  // To who runs the loop the time of this turn, to others the true time. Delays count from the true time.
   time_point now() const noexcept {
-    return detail::from_nanos<clock>(core_->runs_here() ? core_->cached_now() : core_->last_now());
+    return detail::from_nanos<clock>(core_->runs_here() ? core_->cached_now() : core::read_now());
   }
 
   template <class Rep, class Period, class F, class Build = detail::build_tag>

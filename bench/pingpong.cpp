@@ -119,5 +119,6 @@ int main(int argc, char** argv) {
   auto pressure = everybody("allocation pressure",
                             [](auto& rival) { return workloads::allocation_pressure(rival); });
   pressure.add(kind::limit, "bare malloc + free of the block", workloads::bare_blocks);
+  pressure.add(kind::limit, "malloc here, free there, an array between", workloads::blocks_handed_over);
   pressure.run(how);
 }

@@ -1,4 +1,5 @@
 // policies.cpp - full, mini and off side by side: on the workloads of the others, and with mixed loads
+#include <cstddef>
 #include <string>
 
 #include "support/bench.hpp"
@@ -14,8 +15,8 @@ using hybridloop::fast_path;
 using rivals::ours;
 
 template <class Load, class Measure>
-void side_by_side(const bench::options& how, const char* title, Measure measure) {
-  bench::family table(std::string("policies: ") + title + Load::name);
+void side_by_side(const bench::options& how, const std::string& title, Measure measure) {
+  bench::family table("policies: " + title + Load::name);
   const auto loaded = [measure](auto& rival) {
     const Load load(rival.loop());
     return measure(rival);
@@ -48,14 +49,20 @@ void wakes(const bench::options& how, wake::state s, wake::place p) {
 int main(int argc, char** argv) {
   const bench::options how(argc, argv);
   round_of<loads::nothing>(how);
-  side_by_side<loads::nothing>(how, "MultiProducer, 10 producers",
-                               [](auto& rival) { return workloads::throughput(rival, 10); });
+  for (const std::size_t producers : {2u, 4u, 10u, 64u}) {
+    const std::string title = "MultiProducer, " + std::to_string(producers) + " producers";
+    side_by_side<loads::nothing>(how, title, [producers](auto& rival) {
+      return workloads::throughput(rival, producers);
+    });
+  }
   side_by_side<loads::nothing>(how, "allocation pressure",
                                [](auto& rival) { return workloads::allocation_pressure(rival); });
   for (const auto s : {wake::state::running, wake::state::spinning, wake::state::parked,
                        wake::state::parked_with_watch}) {
-    const bool two = bench::cpus().size() > 1;
-    wakes(how, s, two ? wake::place::other_core : wake::place::one_core);
+    for (const auto p : {wake::place::other_core, wake::place::same_core, wake::place::one_core}) {
+      if (p == wake::place::other_core && bench::cpus().size() < 2) continue;
+      wakes(how, s, p);
+    }
   }
   round_of<loads::one_watch<false>>(how);
   round_of<loads::one_watch<true>>(how);

@@ -179,6 +179,28 @@ inline sample bare_blocks() {
   });
 }
 
+// What taking them here and freeing them on another thread costs, with nothing but an array between.
+inline sample blocks_handed_over() {
+  const heap_churner churner;
+  const std::size_t times = bench::scaled(pressure_tasks);
+  std::vector<char*> blocks(times);
+  alignas(128) std::atomic<std::size_t> there{0};
+  std::thread taker([&] {
+    for (std::size_t i = 0; i < times; ++i) {
+      while (there.load(std::memory_order_acquire) <= i) hybridloop::detail::cpu_pause();
+      std::free(blocks[i]);
+    }
+  });
+  const sample s = bench::timed(times, [&] {
+    for (std::size_t i = 0; i < times; ++i) {
+      blocks[i] = take_block();
+      there.store(i + 1, std::memory_order_release);
+    }
+    taker.join();
+  });
+  return s;
+}
+
 // 1,000 tasks at once, then a wait for all of them.
 constexpr std::size_t burst = 1000;
 template <class Rival, class Post>

@@ -29,7 +29,7 @@ inline void cpu_pause() noexcept { std::atomic_signal_fence(std::memory_order_se
 // `prefetchw` only where they are told of it; every x86-64 has it or takes it for nothing.)
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 inline void prefetch_to_write(const void* p) noexcept {
-  __asm__ __volatile__("prefetchw (%0)" : : "r"(p));
+  __asm__ __volatile__("{prefetchw (%0)|prefetchw BYTE PTR [%0]}" : : "r"(p));
 }
 #elif defined(__GNUC__) || defined(__clang__)
 inline void prefetch_to_write(const void* p) noexcept { __builtin_prefetch(p, 1); }

@@ -140,10 +140,12 @@ class queue {
     if (spilled != nullptr && ring_.head() >= spilled->ticket) return spill_type::published(*spilled);
     return ring_.published(ring_.head());
   }
-  // Whether a quarter of the ring or more is waiting.
-  bool fills_up() const noexcept {
-    return ring_.published(ring_.head() + ring_.capacity() / 4) || has_spilled();
+  // Whether so many are waiting in the ring, as far as its slots tell; whether a quarter of it is.
+  bool holds(std::size_t many) const noexcept {
+    const std::size_t most = ring_.capacity();
+    return ring_.published(ring_.head() + (many < most ? many : most) - 1);
   }
+  bool fills_up() const noexcept { return holds(ring_.capacity() / 4 + 1) || has_spilled(); }
 
   // What the last look before a sleep compares: copied before the sleep is published, because
   // from then on the loop may be somebody else's.

@@ -91,8 +91,6 @@ class core : public entrance<Traits> {
 
   // ---- Any thread ----
 
-  // Any thread.
-  nanos last_now() const noexcept { return now_.get(); }
   static nanos read_now() noexcept { return read_clock<clock>(); }
 
   // ---- The loop thread ----
@@ -138,12 +136,12 @@ class core : public entrance<Traits> {
   // as much as a task.
   nanos cached_now() noexcept {
     if (now_is_old_) refresh_now();
-    return now_.get();
+    return now_;
   }
   void forget_now() noexcept { now_is_old_ = true; }
   void refresh_now() noexcept {
     now_is_old_ = false;
-    now_.set(read_now());
+    now_ = read_now();
   }
 
   // For stats(): whoever is the loop, at the end of a turn and on every way out.
@@ -285,7 +283,7 @@ class core : public entrance<Traits> {
 
  private:
   atomic<std::size_t> holders_{1};
-  tally<Traits, nanos> now_;
+  nanos now_ = 0;
   bool now_is_old_ = false;
   const std::size_t mapped_;
 };

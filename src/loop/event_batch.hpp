@@ -51,8 +51,9 @@ class event_batch {
   poll_event events_[events_per_turn];
 };
 
-// What a companion reported. It arrives as a task, which runs the microtasks behind it.
-template <class Traits>
+// What a companion reported. It arrives as a task, which runs the microtasks behind it. The callback may
+// throw, so files built with and without exceptions have each their own.
+template <class Traits, class Build>
 void deliver_arrival(core<Traits>& c, const poll_event& event) {
   c.watches_.deliver(c.poller, event, [&c](watch_record<Traits>& r, const ready& what) {
     ++c.ran;

@@ -64,6 +64,7 @@ class loan {
  public:
   explicit loan(core<Traits>& c) noexcept : core_(c), borrowed_(c.wake.borrow_sleeper()) {
     if (!borrowed_) return;
+    c.forget_now();
     HYBRIDLOOP_CONTRACT(!c.forked(), doorbell<Traits>::in_the_child);
     born_ = c.born;
     c.lending_.runs = c.runs;

@@ -21,6 +21,7 @@ class lookout {
   template <class Core>
   bool look(Core& c, nanos end) noexcept {
     const nanos most = c.options.spin.count();
+    looked_ = 0;
     if (c.options.path == fast_path::off || most == 0) return false;
     if (misses_ % 64 == 0) {
       may_look_ = Core::kernel::usable_cpus() > 1;
@@ -32,17 +33,18 @@ class lookout {
     }
     const nanos begin = c.cached_now();
     const bool hit = look_until(c, begin, end);
-    c.spun_ns.add(static_cast<std::uint64_t>(c.cached_now() - begin));
+    looked_ = c.cached_now() - begin;
+    c.spun_ns.add(static_cast<std::uint64_t>(looked_));
     span_ = hit ? most : span_ / 2;
     misses_ = hit ? 1 : misses_ + 1;
     return hit;
   }
 
-  // The loop thread, after a sleep that others ended.
+  // The loop thread, after a sleep behind that look which others ended.
   template <class Core>
   void woken_after(Core& c, nanos slept) noexcept {
     const nanos most = c.options.spin.count();
-    if (slept < most) span_ = most;
+    if (looked_ + slept < most) span_ = most;
   }
 
  private:
@@ -69,6 +71,7 @@ class lookout {
   static constexpr int most_reads = 1 << 16;  // for a clock that stands still
 
   nanos span_ = 0;  // how long the next one may last
+  nanos looked_ = 0;  // how long the last one did
   std::uint32_t misses_ = 0;
   bool may_look_ = false;
 };

@@ -158,9 +158,9 @@ class basic_loop {
   // A timer never fires early, fires in the order of deadlines and FIFO among equals. Past deadlines
   // and a delay of 0 run in the next turn; `max()` never. A closed loop answers an empty id.
 
-  // The time of the current turn, or of the last one. Delays count from the true time, not from this.
+  // To who runs the loop the time of this turn, to others the true time. Delays count from the true time.
   time_point now() const noexcept {
-    return detail::from_nanos<clock>(core_->runs_here() ? core_->cached_now() : core_->last_now());
+    return detail::from_nanos<clock>(core_->runs_here() ? core_->cached_now() : core::read_now());
   }
 
   template <class Rep, class Period, class F, class Build = detail::build_tag>

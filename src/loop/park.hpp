@@ -71,7 +71,6 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
   c.lending_.sleeper = loop_frame::innermost();
   std::uint32_t asleep = in_poller ? status::in_poller : status::in_channel;
   c.wake.choose_fence(c.taken_in());
-  c.forget_now();  // a borrower reads its own
   Traits::schedule_point("before-park");
   if (!c.wake.publish(asleep)) return false;
   Traits::schedule_point("park-published");
@@ -83,6 +82,7 @@ bool park(core<Traits>& c, event_batch<Traits>& events, until goal, nanos deadli
     sleep(c, events, asleep, end);
   }
   c.wake.wake_self();
+  if (!slept) c.forget_now();
   return slept && in_poller;
 }
 

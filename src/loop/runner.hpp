@@ -28,7 +28,7 @@ class runner {
       : core_(c), outermost_(!c.runs_here()), entered_(enter(c, outermost_)), frame_(&c.door),
         ran_before_(std::exchange(c.ran, 0)), counted_before_(std::exchange(c.counted, 0)),
         calls_before_(c.calls), events_(c) {
-    c.calls = {&deliver_arrival<Traits>, &serve_lent<Traits, Build>};
+    c.calls = {&deliver_arrival<Traits, Build>, &serve_lent<Traits, Build>};
     ++c.runs;
   }
   runner(const runner&) = delete;
@@ -186,9 +186,10 @@ class runner {
   }
 
   // Where the poller has just answered at once it is asked before any sleep is prepared, for as long as
-  // that finds something: busy descriptors then cost what a bare loop around the poller costs.
+  // that finds something: busy descriptors then cost what a bare loop around the poller costs. Not where
+  // somebody wants to hear of each round.
   bool descriptors_are_busy() noexcept {
-    if (!core_.ready_at_once) return false;
+    if (!core_.ready_at_once || core_.prepare || core_.check) return false;
     poll_without_sleeping(events_per_turn);
     asked_poller_ = true;
     return core_.ready_at_once = events_.left() != 0;
@@ -220,7 +221,7 @@ class runner {
       ~let_producers_in() { in.publish_heads(); }
     };
     const let_producers_in on_exit{core_.in};
-    if (std::exchange(much_came_, false)) core_.note_backlog();
+    if (std::exchange(much_came_, false) || core_.in.shared.holds(backlog_batch)) core_.note_backlog();
     const bool paced = core_.options.path != fast_path::off && !meter_.on();
     std::size_t left = tasks_per_turn;
     while (left != 0) {

@@ -152,8 +152,7 @@ class arena final : public block_source {
   static constexpr std::size_t block_alignment = 64;
 
   struct spare {
-    link next_free{0};
-    std::uint32_t index = 0;  // set once
+    link next_free;
     alignas(std::uint64_t) unsigned char memory[block_size - sizeof(std::uint64_t)];
   };
 
@@ -190,7 +189,7 @@ class arena final : public block_source {
   alignas(cache_line) atomic<std::uint32_t> given_{0};
   atomic<std::uint32_t> high_{0};
   alignas(cache_line) atomic<std::uint64_t> heap_tasks_{0};
-  slab<Traits, spare> spares_;
+  slab<Traits, spare, true> spares_;
 };
 
 }  // namespace detail

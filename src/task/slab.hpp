@@ -16,11 +16,14 @@ namespace detail {
 // Chunks of 64, 128, 256, ... entries, mapped when first needed and kept until the table goes, so
 // that any thread may look an index up at any time. Entry needs an atomic<uint32_t> `next_free`.
 //
+// Zeroed: an entry is valid as zeroed memory, needs no destructor and does not know its index. Then its
+// memory is not touched before it is used.
+//
 // Edge [chunk]: who is given an index finds its chunk. G1 the chunk is built and its pointer set
 // by CAS, release; G2 every look-up loads the pointer, acquire.
 //
 // Any thread: take, give, find.
-template <class Traits, class Entry>
+template <class Traits, class Entry, bool Zeroed = false>
 class slab {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
@@ -36,7 +39,7 @@ class slab {
     for (std::uint32_t k = 0; k < chunks; ++k) {
       Entry* chunk = chunks_[k].load(std::memory_order_relaxed);  // ours alone: nobody else is left
       if (chunk == nullptr) continue;
-      for (std::size_t i = 0; i < entries_of(k); ++i) chunk[i].~Entry();
+      destroy(chunk, k);
       Traits::kernel::unmap(chunk, bytes_of(k));
     }
   }
@@ -101,18 +104,29 @@ class slab {
     return [this](std::uint32_t index) -> atomic<std::uint32_t>& { return at(index).next_free; };
   }
 
+  static void build(Entry* chunk, std::uint32_t k) noexcept {
+    if constexpr (!Zeroed) {
+      for (std::size_t i = 0; i < entries_of(k); ++i) {
+        Entry* made = ::new (static_cast<void*>(chunk + i)) Entry;
+        made->index = first_of(k) + static_cast<std::uint32_t>(i);
+      }
+    }
+  }
+  static void destroy(Entry* chunk, std::uint32_t k) noexcept {
+    if constexpr (!Zeroed) {
+      for (std::size_t i = 0; i < entries_of(k); ++i) chunk[i].~Entry();
+    }
+  }
+
   bool reach(std::uint32_t k) noexcept {
     if (chunks_[k].load(std::memory_order_acquire) != nullptr) return true;  // [chunk] G2
     void* memory = Traits::kernel::map(bytes_of(k));
     if (memory == nullptr) return chunks_[k].load(std::memory_order_acquire) != nullptr;  // [chunk] G2
     auto* mine = static_cast<Entry*>(memory);
-    for (std::size_t i = 0; i < entries_of(k); ++i) {
-      Entry* made = ::new (static_cast<void*>(mine + i)) Entry;
-      made->index = first_of(k) + static_cast<std::uint32_t>(i);
-    }
+    build(mine, k);
     Entry* expected = nullptr;
     if (chunks_[k].compare_exchange_strong(expected, mine, std::memory_order_acq_rel)) return true;  // [chunk] G1
-    for (std::size_t i = 0; i < entries_of(k); ++i) mine[i].~Entry();
+    destroy(mine, k);
     Traits::kernel::unmap(memory, bytes_of(k));
     return true;
   }
