@@ -7,6 +7,7 @@
 #   make benches      only build them
 #   make bench-bars   how a run stands against its bars       RUN=bench/results/NAME.json, or the newest
 #   make bench-plot   its plots, by gnuplot                   make bench-save   a run to keep
+#   make bench-table  all of it, as Markdown
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
 #
 #   make check        all that a change must pass: check-join, and the tests in six ways
@@ -75,7 +76,7 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test demo examples benches bench bench-save bench-bars bench-plot foreign check check-join join split format clean help force
+.PHONY: test demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check check-join join split format clean help force
 
 test: $(dir)/tests
 	$< $(ARGS)
@@ -102,6 +103,9 @@ bench-bars:
 
 bench-plot:
 	@sh bench/plot.sh '$(RUN)'
+
+bench-table:
+	@sh bench/table.sh '$(RUN)'
 
 # A host is tested where pkg-config finds its package.
 package.glib  := glib-2.0
