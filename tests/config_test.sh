@@ -154,10 +154,11 @@ int main() {
   options.arena_capacity = 0;
   hybridloop::loop loop(options);
   const int before = allocations;
-  for (int i = 0; i < 10; ++i) static_cast<void>(loop.post([] {}));
+  struct large { char bytes[1000]; void operator()() {} };
+  for (int i = 0; i < 10; ++i) static_cast<void>(loop.post(large{}));
   const int during = allocations;
   loop.poll();
-  return during == before + 8 && allocations == before ? 0 : 1;
+  return during == before + 10 && allocations == before ? 0 : 1;
 }
 E
   compile -DHYBRIDLOOP_MALLOC=counted_malloc -DHYBRIDLOOP_FREE=counted_free counts.cpp -o counts

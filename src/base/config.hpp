@@ -166,9 +166,9 @@
 
 // HYBRIDLOOP_MALLOC, HYBRIDLOOP_FREE     functions             default std::malloc, std::free
 //
-//   What is not pre-allocated: tasks beyond ring and arena, closures larger than a block, the
-//   tables of descriptors and due timers. Ring, arena and timer records come from the kernel
-//   in whole pages, because those are zero and cost nothing until touched.
+//   What is not pre-allocated: closures larger than a block or that found none, the tables of
+//   descriptors and due timers. Ring, arena, what spills beyond it and timer records come from the
+//   kernel in whole pages, because those are zero and cost nothing until touched.
 #if defined(HYBRIDLOOP_MALLOC) != defined(HYBRIDLOOP_FREE)
 #error "HYBRIDLOOP_MALLOC and HYBRIDLOOP_FREE: define both or neither"
 #endif
