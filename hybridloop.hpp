@@ -42,8 +42,8 @@
 //                               an epoll set and an eventfd (poll: a pipe)
 //   threads                     none; fast_path::mini has one from the first watch on
 //   a task                      a slot of the ring, or an arena block when the ring is full or the
-//                               closure is larger than 48 bytes; the heap beyond both, and for
-//                               closures of more than 128 bytes
+//                               closure is larger than 48 bytes; beyond both, pages that are kept for
+//                               the next crowd; the heap for closures of more than 128 bytes
 //   an idle loop                no CPU: all sleeps are infinite
 //
 // Macros, each with its essay below, behind `>>> base/config.hpp`. Set them alike for the whole
@@ -2898,7 +2898,7 @@ enum class [[nodiscard]] post_result : std::uint8_t {
 // and again, before it goes on to the arena; on another thread than the loop's, while the loop is
 // awake, and not with loop_options::spin 0 or where the process has one CPU only.
 enum class overflow : std::uint8_t {
-  spill,  // goes on with the heap, never answers full
+  spill,  // goes on with more memory, never answers full
   block,  // waits for room; inside run() and its sisters it spills, after close() it answers closed.
           // Between two calls of poll() or run_budget() their thread is any other one: on a full loop
           // it would wait for itself. Use try_post() there, or `fail`
@@ -5359,7 +5359,7 @@ struct loop_stats {
   std::uint64_t tasks = 0;          // tasks, timers and watch callbacks run
   std::uint64_t posts = 0;          // accepted, and what callers of invoke() ran themselves
   std::uint64_t spilled = 0;        // accepted while the ring was full
-  std::uint64_t heap_tasks = 0;     // closures or nodes that needed the heap
+  std::uint64_t heap_tasks = 0;     // closures and spilled tasks that the arena had no block for
   std::uint64_t wakes_channel = 0;  // a sleep in the channel ended by another thread
   std::uint64_t wakes_poller = 0;   // a sleep in the poller ended by another thread
   std::uint64_t wakes_saved = 0;    // posts that needed no wake

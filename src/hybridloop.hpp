@@ -42,8 +42,8 @@
 //                               an epoll set and an eventfd (poll: a pipe)
 //   threads                     none; fast_path::mini has one from the first watch on
 //   a task                      a slot of the ring, or an arena block when the ring is full or the
-//                               closure is larger than 48 bytes; the heap beyond both, and for
-//                               closures of more than 128 bytes
+//                               closure is larger than 48 bytes; beyond both, pages that are kept for
+//                               the next crowd; the heap for closures of more than 128 bytes
 //   an idle loop                no CPU: all sleeps are infinite
 //
 // Macros, each with its essay below, behind `>>> base/config.hpp`. Set them alike for the whole

@@ -22,7 +22,7 @@ enum class [[nodiscard]] post_result : std::uint8_t {
 // and again, before it goes on to the arena; on another thread than the loop's, while the loop is
 // awake, and not with loop_options::spin 0 or where the process has one CPU only.
 enum class overflow : std::uint8_t {
-  spill,  // goes on with the heap, never answers full
+  spill,  // goes on with more memory, never answers full
   block,  // waits for room; inside run() and its sisters it spills, after close() it answers closed.
           // Between two calls of poll() or run_budget() their thread is any other one: on a full loop
           // it would wait for itself. Use try_post() there, or `fail`

@@ -58,7 +58,7 @@ struct loop_stats {
   std::uint64_t tasks = 0;          // tasks, timers and watch callbacks run
   std::uint64_t posts = 0;          // accepted, and what callers of invoke() ran themselves
   std::uint64_t spilled = 0;        // accepted while the ring was full
-  std::uint64_t heap_tasks = 0;     // closures or nodes that needed the heap
+  std::uint64_t heap_tasks = 0;     // closures and spilled tasks that the arena had no block for
   std::uint64_t wakes_channel = 0;  // a sleep in the channel ended by another thread
   std::uint64_t wakes_poller = 0;   // a sleep in the poller ended by another thread
   std::uint64_t wakes_saved = 0;    // posts that needed no wake
