@@ -137,17 +137,16 @@ TEST_CASE("a slow callback of a ready descriptor does not fill the queue") {
   hybridloop::loop l(on(fast_path::mini));
   const socket_pair pair;
   int told = 0;
-  std::uint64_t most_waiting = 0;
   l.watch(pair.left(), readable, [&] {
     ++told;
     std::this_thread::sleep_for(200us);
-    most_waiting = (std::max)(most_waiting, static_cast<std::uint64_t>(l.stats().ring_high));
   });
   pair.write_right();
 
   turn_until(l, [&] { return told >= 20; });
+  l.run_once();  // a turn behind a full one counts what waits
 
-  CHECK(most_waiting <= 2);
+  CHECK(l.stats().ring_high < 64);
 }
 
 TEST_CASE("a callback that throws nothing away is told as often as it asks") {
