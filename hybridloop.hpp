@@ -4912,6 +4912,14 @@ class registry {
     return d.in_poller && d.generation == generation;
   }
 
+  // The descriptor's only watch, where an event leaves nothing to do but to tell it: no other waits
+  // for its turn, and the kernel goes on reporting. Otherwise nullptr.
+  record* only_watch(native_handle fd) noexcept {
+    const descriptor& d = (*this)[fd];
+    const bool plain = d.first != nullptr && d.first->next == nullptr && !d.first->always && !d.oneshot && !d.disarmed;
+    return plain ? d.first : nullptr;
+  }
+
   // Makes room for the number. 0 or an errno.
   int reach(native_handle fd) noexcept {
     return descriptors_.reach(static_cast<std::size_t>(fd) + 1) ? 0 : ENOMEM;
@@ -5167,9 +5175,16 @@ class watches {
       return registry_.heed_ghost(p);
     }
     if (event.what.native_error != 0) return registry_.lose(fd, event.what.native_error);
+    const std::uint64_t serial = ++serial_;
+    record* const only = registry_.only_watch(fd);
+    if (only != nullptr) {
+      only->served = serial;
+      ready what = event.what;
+      if (concerns(*only, what)) tell(*only, what, call);
+      return;
+    }
     if (registry_[fd].oneshot) registry_[fd].disarmed = true;
     ++registry_[fd].serving;
-    const std::uint64_t serial = ++serial_;
     const rearm guard{registry_, p, fd, generation, serial};
     while (registry_.is_current(fd, generation)) {
       record* r = next_to_serve(registry_[fd].first, serial, false);
@@ -6681,6 +6696,20 @@ class core : public entrance<Traits> {
   }
   std::size_t queued() noexcept { return in.pending() + deferred.size() + microtasks.size(); }
 
+  // Nothing can happen on this loop but what the poller reports.
+  bool only_descriptors() noexcept {
+    const bool quiet = timers_.started() == 0 && deferred.empty() && microtasks.empty();
+    return quiet && !prepare && !check && !watches_.always_ready() && !in.can_run() &&
+           !wake.told(status::stop | status::close);
+  }
+
+  // A few yields for a producer that was preempted, then a nap at a time for one whose closure takes
+  // long to build.
+  void wait_for_claims(std::uint32_t& yields) noexcept {
+    if (++yields < 64) return Traits::kernel::yield();
+    Traits::parker::wait(wake.sleeping_word(), wake.word(), read_now() + 50000);
+  }
+
   // No task, timer, watch or guard that would keep run_until_idle(). The guards come first: what was
   // posted before the last of them went is then seen.
   bool nothing_left() noexcept {
@@ -7037,8 +7066,10 @@ void nap(core<Traits>& c, nanos limit) noexcept {
   Traits::parker::wait(c.wake.sleeping_word(), status::in_poller, soon < limit ? soon : limit);
 }
 
-// What takes longer was a sleep.
-inline constexpr nanos at_once_ns = 4000;
+// The poller's answer of so many events took no sleep. A wrong yes costs one look at the poller.
+inline constexpr bool came_at_once(nanos took, std::size_t events) noexcept {
+  return events != 0 && took < 4000 + 500 * static_cast<nanos>(events);
+}
 
 // Until `end`, or until the word, which is `asleep`, is turned back to awake. What the loop thread
 // offered is not its own before reclaim().
@@ -7057,7 +7088,7 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
   const bool by_itself = asleep == status::offered ? c.wake.reclaim() : c.wake.wake_self();
   c.refresh_now();
   const nanos now = c.cached_now();
-  c.ready_at_once = events.left() != 0 && now - begin < at_once_ns;
+  c.ready_at_once = came_at_once(now - begin, events.left());
   if (!by_itself) c.outlook.woken_after(c, now - begin);
   c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
   if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
@@ -7340,6 +7371,7 @@ class runner {
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
     tell_always_ready();
     tell_ready();
+    if (goal != until::turned && deadline == never) stay_at_poller();
     end_turn();
   }
 
@@ -7374,16 +7406,8 @@ class runner {
   bool drained() noexcept {
     if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
     if (core_.in.empty()) return true;
-    if (!core_.in.can_run()) wait_for_claims();
+    if (!core_.in.can_run()) core_.wait_for_claims(claim_yields_);
     return false;
-  }
-
-  // A few yields for a producer that was preempted, then a nap at a time for one whose closure takes
-  // long to build.
-  void wait_for_claims() noexcept {
-    if (++claim_yields_ < 64) return Traits::kernel::yield();
-    const nanos soon = core_type::read_now() + 50000;
-    Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.word(), soon);
   }
 
   void begin_turn() {
@@ -7411,8 +7435,7 @@ class runner {
   }
 
   // Where the poller has just answered at once it is asked before any sleep is prepared, for as long as
-  // that finds something: busy descriptors then cost what a bare loop around the poller costs. Not where
-  // somebody wants to hear of each round.
+  // that finds something. Not where somebody wants to hear of each round.
   bool descriptors_are_busy() noexcept {
     if (!core_.ready_at_once || core_.prepare || core_.check) return false;
     poll_without_sleeping(events_per_turn);
@@ -7508,7 +7531,7 @@ class runner {
     if (counted) ++core_.ran;
     ++steps_;
     guarded(std::forward<F>(f));
-    run_microtasks();
+    if (!core_.microtasks.empty()) run_microtasks();
     if (meter_.on()) meter_.tick(core_type::read_now(), core_.task_cost);
     return !halted();
   }
@@ -7542,6 +7565,17 @@ class runner {
       std::forward<F>(f)();
     } else {
       trap<Build>(std::forward<F>(f), core_.options.on_exception);
+    }
+  }
+
+  // Where the poller goes on answering at once, and nothing else can happen: busy descriptors cost what
+  // a bare loop around the poller costs.
+  void stay_at_poller() {
+    for (int rounds = 64; rounds != 0 && core_.ready_at_once && core_.only_descriptors(); --rounds) {
+      core_.forget_now();
+      poll_without_sleeping(events_per_turn);
+      core_.ready_at_once = events_.left() != 0;
+      tell_ready();
     }
   }
 

@@ -222,6 +222,74 @@ TEST_CASE("descriptors that fall silent let the loop sleep, and a post wakes it"
   }
 }
 
+TEST_CASE("while descriptors are all there is to do, a turn goes round between them and the poller alone") {
+  virtual_clock::reset();
+  virtual_loop l;
+  carousel<virtual_loop> busy(l);
+  busy.turn(100);  // from here on it knows
+
+  const std::uint64_t before = l.stats().turns;
+  busy.turn(1000);
+
+  CHECK(l.stats().turns - before < 50);
+  CHECK(l.stats().tasks == 1100);
+}
+
+TEST_CASE("what comes while descriptors are busy is not kept waiting by them") {
+  virtual_clock::reset();
+  virtual_loop l;
+  const socket_pair busy;
+  std::size_t rounds = 0;
+  std::size_t posted = 0, from_outside = 0, deferred = 0, due = 0;
+  std::atomic<bool> post_it{false};
+  const scoped_thread other([&] {
+    while (!post_it) std::this_thread::yield();
+    must_post(l, [&] { from_outside = rounds; });
+    post_it = false;
+  });
+  l.watch(busy.left(), interest::readable, [&] {
+    ++rounds;
+    if (rounds == 20) must_post(l, [&] { posted = rounds; });
+    if (rounds == 30) l.defer([&] { deferred = rounds; });
+    if (rounds == 40) l.after(0ns, [&] { due = rounds; });
+    if (rounds == 50) {
+      post_it = true;
+      while (post_it) std::this_thread::yield();
+    }
+    if (rounds == 60) l.stop();
+  });
+  busy.write_right();
+  l.run();
+
+  CHECK(posted == 20);
+  CHECK(deferred == 30);
+  CHECK(due == 40);
+  CHECK(from_outside == 50);
+}
+
+TEST_CASE("a run that has an end does not stay with its descriptors beyond it") {
+  virtual_clock::reset();
+  virtual_loop l;
+  const socket_pair busy;
+  std::size_t rounds = 0;
+  std::size_t until = 100;
+  l.watch(busy.left(), interest::readable, [&] {
+    virtual_clock::advance(1us);
+    if (++rounds == until) l.stop();
+  });
+  busy.write_right();
+  l.run();
+  REQUIRE(rounds == 100);
+  until = 0;
+
+  l.run_once();
+  CHECK(rounds == 101);
+  l.run_for(5us);
+  CHECK(rounds <= 107);
+  l.poll();
+  CHECK(rounds <= 108);
+}
+
 TEST_CASE("the ring's high-water mark tells what was waiting, though the loop did not ask the producers") {
   hybridloop::loop_options options;
   options.ring_capacity = 128;

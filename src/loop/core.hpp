@@ -164,6 +164,20 @@ class core : public entrance<Traits> {
   }
   std::size_t queued() noexcept { return in.pending() + deferred.size() + microtasks.size(); }
 
+  // Nothing can happen on this loop but what the poller reports.
+  bool only_descriptors() noexcept {
+    const bool quiet = timers_.started() == 0 && deferred.empty() && microtasks.empty();
+    return quiet && !prepare && !check && !watches_.always_ready() && !in.can_run() &&
+           !wake.told(status::stop | status::close);
+  }
+
+  // A few yields for a producer that was preempted, then a nap at a time for one whose closure takes
+  // long to build.
+  void wait_for_claims(std::uint32_t& yields) noexcept {
+    if (++yields < 64) return Traits::kernel::yield();
+    Traits::parker::wait(wake.sleeping_word(), wake.word(), read_now() + 50000);
+  }
+
   // No task, timer, watch or guard that would keep run_until_idle(). The guards come first: what was
   // posted before the last of them went is then seen.
   bool nothing_left() noexcept {

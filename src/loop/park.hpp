@@ -27,8 +27,10 @@ void nap(core<Traits>& c, nanos limit) noexcept {
   Traits::parker::wait(c.wake.sleeping_word(), status::in_poller, soon < limit ? soon : limit);
 }
 
-// What takes longer was a sleep.
-inline constexpr nanos at_once_ns = 4000;
+// The poller's answer of so many events took no sleep. A wrong yes costs one look at the poller.
+inline constexpr bool came_at_once(nanos took, std::size_t events) noexcept {
+  return events != 0 && took < 4000 + 500 * static_cast<nanos>(events);
+}
 
 // Until `end`, or until the word, which is `asleep`, is turned back to awake. What the loop thread
 // offered is not its own before reclaim().
@@ -47,7 +49,7 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
   const bool by_itself = asleep == status::offered ? c.wake.reclaim() : c.wake.wake_self();
   c.refresh_now();
   const nanos now = c.cached_now();
-  c.ready_at_once = events.left() != 0 && now - begin < at_once_ns;
+  c.ready_at_once = came_at_once(now - begin, events.left());
   if (!by_itself) c.outlook.woken_after(c, now - begin);
   c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
   if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);

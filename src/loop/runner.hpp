@@ -115,6 +115,7 @@ class runner {
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
     tell_always_ready();
     tell_ready();
+    if (goal != until::turned && deadline == never) stay_at_poller();
     end_turn();
   }
 
@@ -149,16 +150,8 @@ class runner {
   bool drained() noexcept {
     if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
     if (core_.in.empty()) return true;
-    if (!core_.in.can_run()) wait_for_claims();
+    if (!core_.in.can_run()) core_.wait_for_claims(claim_yields_);
     return false;
-  }
-
-  // A few yields for a producer that was preempted, then a nap at a time for one whose closure takes
-  // long to build.
-  void wait_for_claims() noexcept {
-    if (++claim_yields_ < 64) return Traits::kernel::yield();
-    const nanos soon = core_type::read_now() + 50000;
-    Traits::parker::wait(core_.wake.sleeping_word(), core_.wake.word(), soon);
   }
 
   void begin_turn() {
@@ -186,8 +179,7 @@ class runner {
   }
 
   // Where the poller has just answered at once it is asked before any sleep is prepared, for as long as
-  // that finds something: busy descriptors then cost what a bare loop around the poller costs. Not where
-  // somebody wants to hear of each round.
+  // that finds something. Not where somebody wants to hear of each round.
   bool descriptors_are_busy() noexcept {
     if (!core_.ready_at_once || core_.prepare || core_.check) return false;
     poll_without_sleeping(events_per_turn);
@@ -283,7 +275,7 @@ class runner {
     if (counted) ++core_.ran;
     ++steps_;
     guarded(std::forward<F>(f));
-    run_microtasks();
+    if (!core_.microtasks.empty()) run_microtasks();
     if (meter_.on()) meter_.tick(core_type::read_now(), core_.task_cost);
     return !halted();
   }
@@ -317,6 +309,17 @@ class runner {
       std::forward<F>(f)();
     } else {
       trap<Build>(std::forward<F>(f), core_.options.on_exception);
+    }
+  }
+
+  // Where the poller goes on answering at once, and nothing else can happen: busy descriptors cost what
+  // a bare loop around the poller costs.
+  void stay_at_poller() {
+    for (int rounds = 64; rounds != 0 && core_.ready_at_once && core_.only_descriptors(); --rounds) {
+      core_.forget_now();
+      poll_without_sleeping(events_per_turn);
+      core_.ready_at_once = events_.left() != 0;
+      tell_ready();
     }
   }
 

@@ -61,6 +61,14 @@ class registry {
     return d.in_poller && d.generation == generation;
   }
 
+  // The descriptor's only watch, where an event leaves nothing to do but to tell it: no other waits
+  // for its turn, and the kernel goes on reporting. Otherwise nullptr.
+  record* only_watch(native_handle fd) noexcept {
+    const descriptor& d = (*this)[fd];
+    const bool plain = d.first != nullptr && d.first->next == nullptr && !d.first->always && !d.oneshot && !d.disarmed;
+    return plain ? d.first : nullptr;
+  }
+
   // Makes room for the number. 0 or an errno.
   int reach(native_handle fd) noexcept {
     return descriptors_.reach(static_cast<std::size_t>(fd) + 1) ? 0 : ENOMEM;

@@ -95,9 +95,16 @@ class watches {
       return registry_.heed_ghost(p);
     }
     if (event.what.native_error != 0) return registry_.lose(fd, event.what.native_error);
+    const std::uint64_t serial = ++serial_;
+    record* const only = registry_.only_watch(fd);
+    if (only != nullptr) {
+      only->served = serial;
+      ready what = event.what;
+      if (concerns(*only, what)) tell(*only, what, call);
+      return;
+    }
     if (registry_[fd].oneshot) registry_[fd].disarmed = true;
     ++registry_[fd].serving;
-    const std::uint64_t serial = ++serial_;
     const rearm guard{registry_, p, fd, generation, serial};
     while (registry_.is_current(fd, generation)) {
       record* r = next_to_serve(registry_[fd].first, serial, false);
