@@ -342,10 +342,13 @@
 // What is rare, kept out of what is not.
 #if defined(__GNUC__) || defined(__clang__)
 #define HYBRIDLOOP_OUT_OF_LINE __attribute__((noinline))
+#define HYBRIDLOOP_IN_LINE inline __attribute__((always_inline))
 #elif defined(_MSC_VER)
 #define HYBRIDLOOP_OUT_OF_LINE __declspec(noinline)
+#define HYBRIDLOOP_IN_LINE __forceinline
 #else
 #define HYBRIDLOOP_OUT_OF_LINE
+#define HYBRIDLOOP_IN_LINE inline
 #endif
 
 #define HYBRIDLOOP_OPEN            \
@@ -5166,33 +5169,17 @@ class watches {
 
   // Tells every watch of the event's descriptor: call(record, ready) runs the callback and answers
   // whether to go on. What is not told, because of that or an exception, is reported again.
+  //
+  // Inlined as far as the callback: who returns through a system call is not predicted, level by level.
   template <class Call>
-  void deliver(poller& p, const poll_event& event, const Call& call) {
+  HYBRIDLOOP_IN_LINE void deliver(poller& p, const poll_event& event, const Call& call) {
     const native_handle fd = registry_.handle_of(event.token);
-    const std::uint32_t generation = registry_.generation_of(event.token);
-    if (!registry_.is_current(fd, generation)) {
-      ++stale_;
-      return registry_.heed_ghost(p);
-    }
-    if (event.what.native_error != 0) return registry_.lose(fd, event.what.native_error);
-    const std::uint64_t serial = ++serial_;
-    record* const only = registry_.only_watch(fd);
-    if (only != nullptr) {
-      only->served = serial;
-      ready what = event.what;
-      if (concerns(*only, what)) tell(*only, what, call);
-      return;
-    }
-    if (registry_[fd].oneshot) registry_[fd].disarmed = true;
-    ++registry_[fd].serving;
-    const rearm guard{registry_, p, fd, generation, serial};
-    while (registry_.is_current(fd, generation)) {
-      record* r = next_to_serve(registry_[fd].first, serial, false);
-      if (r == nullptr) return;
-      r->served = serial;
-      ready what = event.what;
-      if (concerns(*r, what) && !tell(*r, what, call)) return;
-    }
+    const bool current = registry_.is_current(fd, registry_.generation_of(event.token));
+    record* const only = current && event.what.native_error == 0 ? registry_.only_watch(fd) : nullptr;
+    if (only == nullptr) return deliver_to_all(p, event, call);
+    only->served = ++serial_;
+    ready what = event.what;
+    if (concerns(*only, what)) tell(*only, what, call);
   }
 
   // Tells the watches of lost descriptors, and, once a turn, those of files that are always ready.
@@ -5265,8 +5252,30 @@ class watches {
     return next;
   }
 
+  template <class Call>
+  HYBRIDLOOP_OUT_OF_LINE void deliver_to_all(poller& p, const poll_event& event, const Call& call) {
+    const native_handle fd = registry_.handle_of(event.token);
+    const std::uint32_t generation = registry_.generation_of(event.token);
+    if (!registry_.is_current(fd, generation)) {
+      ++stale_;
+      return registry_.heed_ghost(p);
+    }
+    if (event.what.native_error != 0) return registry_.lose(fd, event.what.native_error);
+    if (registry_[fd].oneshot) registry_[fd].disarmed = true;
+    ++registry_[fd].serving;
+    const std::uint64_t serial = ++serial_;
+    const rearm guard{registry_, p, fd, generation, serial};
+    while (registry_.is_current(fd, generation)) {
+      record* r = next_to_serve(registry_[fd].first, serial, false);
+      if (r == nullptr) return;
+      r->served = serial;
+      ready what = event.what;
+      if (concerns(*r, what) && !tell(*r, what, call)) return;
+    }
+  }
+
   // Narrows an event to what a watch asked for; false when nothing is left.
-  static bool concerns(const record& r, ready& what) noexcept {
+  HYBRIDLOOP_IN_LINE static bool concerns(const record& r, ready& what) noexcept {
     if (!r.armed) return false;
     what.readable = what.readable && (has(r.what, interest::readable) || what.hangup);
     what.writable = what.writable && has(r.what, interest::writable);
@@ -5275,7 +5284,7 @@ class watches {
   }
 
   template <class Call>
-  bool tell(record& r, ready& what, const Call& call) {
+  HYBRIDLOOP_IN_LINE bool tell(record& r, ready& what, const Call& call) {
     what.id = table_.id_of(r);
     const bool falls_silent = has(r.what, interest::oneshot) || (r.what & anything) == interest::none ||
                               (r.always && has(r.what, interest::edge));
@@ -7370,8 +7379,10 @@ class runner {
     }
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
     tell_always_ready();
-    tell_ready();
-    if (goal != until::turned && deadline == never) stay_at_poller();
+    int rounds = goal != until::turned && deadline == never ? 64 : 1;
+    do {
+      tell_ready();
+    } while (--rounds != 0 && poller_goes_on());
     end_turn();
   }
 
@@ -7440,6 +7451,14 @@ class runner {
     if (!core_.ready_at_once || core_.prepare || core_.check) return false;
     poll_without_sleeping(events_per_turn);
     asked_poller_ = true;
+    return core_.ready_at_once = events_.left() != 0;
+  }
+
+  // The same where nothing else can happen either: round after round in one turn.
+  bool poller_goes_on() noexcept {
+    if (!core_.ready_at_once || !core_.only_descriptors()) return false;
+    core_.forget_now();
+    poll_without_sleeping(events_per_turn);
     return core_.ready_at_once = events_.left() != 0;
   }
 
@@ -7516,7 +7535,7 @@ class runner {
     });
   }
 
-  void tell_ready() {
+  HYBRIDLOOP_IN_LINE void tell_ready() {
     while (events_.left() != 0 && !halted()) {
       const poll_event& event = events_.next();
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
@@ -7527,7 +7546,7 @@ class runner {
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
   template <class F>
-  bool run_one(F&& f, bool counted) {
+  HYBRIDLOOP_IN_LINE bool run_one(F&& f, bool counted) {
     if (counted) ++core_.ran;
     ++steps_;
     guarded(std::forward<F>(f));
@@ -7560,22 +7579,11 @@ class runner {
   }
 
   template <class F>
-  void guarded(F&& f) {
+  HYBRIDLOOP_IN_LINE void guarded(F&& f) {
     if (core_.options.on_exception == nullptr) {
       std::forward<F>(f)();
     } else {
       trap<Build>(std::forward<F>(f), core_.options.on_exception);
-    }
-  }
-
-  // Where the poller goes on answering at once, and nothing else can happen: busy descriptors cost what
-  // a bare loop around the poller costs.
-  void stay_at_poller() {
-    for (int rounds = 64; rounds != 0 && core_.ready_at_once && core_.only_descriptors(); --rounds) {
-      core_.forget_now();
-      poll_without_sleeping(events_per_turn);
-      core_.ready_at_once = events_.left() != 0;
-      tell_ready();
     }
   }
 
@@ -8880,6 +8888,7 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_ABI_
 #undef HYBRIDLOOP_ABI_OF
 #undef HYBRIDLOOP_OUT_OF_LINE
+#undef HYBRIDLOOP_IN_LINE
 #undef HYBRIDLOOP_OPEN
 #undef HYBRIDLOOP_CLOSE
 

@@ -52,11 +52,13 @@ class ours {
     loop_.poll();
   }
   void arm(std::size_t i, microseconds delay) {
-    ids_[i] = loop_.at(begin() + delay, [this] { ++fired_; });
+    const auto count = [this] { ++fired_; };
+    ids_[i] = From == counts::from_now ? loop_.after(delay, count) : loop_.at(loop_.now() + delay, count);
   }
   void cancel(std::size_t i) { cancelled_ += loop_.cancel(ids_[i]) ? 1u : 0u; }
   void move(std::size_t i, microseconds delay) {
-    moved_ += loop_.reschedule(ids_[i], begin() + delay) ? 1u : 0u;
+    const auto begin = From == counts::from_now ? bench::steady::now() : loop_.now();
+    moved_ += loop_.reschedule(ids_[i], begin + delay) ? 1u : 0u;
   }
   void settle() {}
   void turn() { loop_.poll(); }
@@ -66,9 +68,6 @@ class ours {
   std::size_t moved() const { return moved_; }
 
  private:
-  bench::steady::time_point begin() const {
-    return From == counts::from_now ? bench::steady::now() : loop_.now();
-  }
   hybridloop::loop loop_;
   std::vector<hybridloop::timer_id> ids_;
   std::size_t fired_ = 0;
@@ -295,7 +294,10 @@ class libevent {
  private:
   static event_base* make_base() {
     event_config* const wanted = event_config_new();
-    if (From == counts::from_now) event_config_set_flag(wanted, EVENT_BASE_FLAG_NO_CACHE_TIME);
+    if (From == counts::from_now) {
+      event_config_set_flag(wanted, EVENT_BASE_FLAG_NO_CACHE_TIME);
+      event_config_set_flag(wanted, EVENT_BASE_FLAG_PRECISE_TIMER);  // not the kernel's coarse clock
+    }
     event_base* const made = event_base_new_with_config(wanted);
     event_config_free(wanted);
     return made;
@@ -597,10 +599,13 @@ void measure(const bench::options& how, std::size_t live) {
     tables.emplace_back(std::string("timers: ") + w.name + ", " +
                         std::to_string(bench::scaled(live)) + " live");
   }
-  add<ours>(tables, kind::ours, live);
-  add_rival<libuv>(tables, live);
+  add<ours<counts::from_now>>(tables, kind::ours, live);
+  add<ours<counts::from_turn>>(tables, kind::ours, live);
+  add_rival<libuv<counts::from_now>>(tables, live);
+  add_rival<libuv<counts::from_turn>>(tables, live);
   add_rival<asio_timer>(tables, live);
-  add_rival<libevent>(tables, live);
+  add_rival<libevent<counts::from_now>>(tables, live);
+  add_rival<libevent<counts::from_turn>>(tables, live);
   add_rival<libev>(tables, live);
   add<heap>(tables, kind::limit, live);
   for (auto& table : tables) table.run(how);
@@ -637,17 +642,17 @@ void add_lateness(bench::family& table) {
   if constexpr (std::is_base_of_v<rivals::absent, Contender>) {
     table.skip(Contender::name);
   } else {
-    table.add(std::is_same_v<Contender, ours> ? kind::ours : kind::rival, Contender::name,
-              lateness<Contender>);
+    table.add(std::is_same_v<Contender, ours<counts::from_now>> ? kind::ours : kind::rival,
+              Contender::name, lateness<Contender>);
   }
 }
 
 void measure_precision(const bench::options& how) {
   bench::family table("timers: how late, delays of 1 to 20 ms", "us");
-  add_lateness<ours>(table);
-  add_lateness<libuv>(table);
+  add_lateness<ours<counts::from_now>>(table);
+  add_lateness<libuv<counts::from_turn>>(table);
   add_lateness<asio_timer>(table);
-  add_lateness<libevent>(table);
+  add_lateness<libevent<counts::from_turn>>(table);
   add_lateness<libev>(table);
   table.uncounted().run(how);
 }

@@ -197,10 +197,13 @@
 // What is rare, kept out of what is not.
 #if defined(__GNUC__) || defined(__clang__)
 #define HYBRIDLOOP_OUT_OF_LINE __attribute__((noinline))
+#define HYBRIDLOOP_IN_LINE inline __attribute__((always_inline))
 #elif defined(_MSC_VER)
 #define HYBRIDLOOP_OUT_OF_LINE __declspec(noinline)
+#define HYBRIDLOOP_IN_LINE __forceinline
 #else
 #define HYBRIDLOOP_OUT_OF_LINE
+#define HYBRIDLOOP_IN_LINE inline
 #endif
 
 #define HYBRIDLOOP_OPEN            \

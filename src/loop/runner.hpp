@@ -114,8 +114,10 @@ class runner {
     }
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
     tell_always_ready();
-    tell_ready();
-    if (goal != until::turned && deadline == never) stay_at_poller();
+    int rounds = goal != until::turned && deadline == never ? 64 : 1;
+    do {
+      tell_ready();
+    } while (--rounds != 0 && poller_goes_on());
     end_turn();
   }
 
@@ -184,6 +186,14 @@ class runner {
     if (!core_.ready_at_once || core_.prepare || core_.check) return false;
     poll_without_sleeping(events_per_turn);
     asked_poller_ = true;
+    return core_.ready_at_once = events_.left() != 0;
+  }
+
+  // The same where nothing else can happen either: round after round in one turn.
+  bool poller_goes_on() noexcept {
+    if (!core_.ready_at_once || !core_.only_descriptors()) return false;
+    core_.forget_now();
+    poll_without_sleeping(events_per_turn);
     return core_.ready_at_once = events_.left() != 0;
   }
 
@@ -260,7 +270,7 @@ class runner {
     });
   }
 
-  void tell_ready() {
+  HYBRIDLOOP_IN_LINE void tell_ready() {
     while (events_.left() != 0 && !halted()) {
       const poll_event& event = events_.next();
       core_.watches_.deliver(core_.poller, event, [this](watch_record<Traits>& r, const ready& what) {
@@ -271,7 +281,7 @@ class runner {
 
   // One task, timer or callback, and the microtasks behind it. False when the loop was stopped.
   template <class F>
-  bool run_one(F&& f, bool counted) {
+  HYBRIDLOOP_IN_LINE bool run_one(F&& f, bool counted) {
     if (counted) ++core_.ran;
     ++steps_;
     guarded(std::forward<F>(f));
@@ -304,22 +314,11 @@ class runner {
   }
 
   template <class F>
-  void guarded(F&& f) {
+  HYBRIDLOOP_IN_LINE void guarded(F&& f) {
     if (core_.options.on_exception == nullptr) {
       std::forward<F>(f)();
     } else {
       trap<Build>(std::forward<F>(f), core_.options.on_exception);
-    }
-  }
-
-  // Where the poller goes on answering at once, and nothing else can happen: busy descriptors cost what
-  // a bare loop around the poller costs.
-  void stay_at_poller() {
-    for (int rounds = 64; rounds != 0 && core_.ready_at_once && core_.only_descriptors(); --rounds) {
-      core_.forget_now();
-      poll_without_sleeping(events_per_turn);
-      core_.ready_at_once = events_.left() != 0;
-      tell_ready();
     }
   }
 

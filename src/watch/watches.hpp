@@ -86,33 +86,17 @@ class watches {
 
   // Tells every watch of the event's descriptor: call(record, ready) runs the callback and answers
   // whether to go on. What is not told, because of that or an exception, is reported again.
+  //
+  // Inlined as far as the callback: who returns through a system call is not predicted, level by level.
   template <class Call>
-  void deliver(poller& p, const poll_event& event, const Call& call) {
+  HYBRIDLOOP_IN_LINE void deliver(poller& p, const poll_event& event, const Call& call) {
     const native_handle fd = registry_.handle_of(event.token);
-    const std::uint32_t generation = registry_.generation_of(event.token);
-    if (!registry_.is_current(fd, generation)) {
-      ++stale_;
-      return registry_.heed_ghost(p);
-    }
-    if (event.what.native_error != 0) return registry_.lose(fd, event.what.native_error);
-    const std::uint64_t serial = ++serial_;
-    record* const only = registry_.only_watch(fd);
-    if (only != nullptr) {
-      only->served = serial;
-      ready what = event.what;
-      if (concerns(*only, what)) tell(*only, what, call);
-      return;
-    }
-    if (registry_[fd].oneshot) registry_[fd].disarmed = true;
-    ++registry_[fd].serving;
-    const rearm guard{registry_, p, fd, generation, serial};
-    while (registry_.is_current(fd, generation)) {
-      record* r = next_to_serve(registry_[fd].first, serial, false);
-      if (r == nullptr) return;
-      r->served = serial;
-      ready what = event.what;
-      if (concerns(*r, what) && !tell(*r, what, call)) return;
-    }
+    const bool current = registry_.is_current(fd, registry_.generation_of(event.token));
+    record* const only = current && event.what.native_error == 0 ? registry_.only_watch(fd) : nullptr;
+    if (only == nullptr) return deliver_to_all(p, event, call);
+    only->served = ++serial_;
+    ready what = event.what;
+    if (concerns(*only, what)) tell(*only, what, call);
   }
 
   // Tells the watches of lost descriptors, and, once a turn, those of files that are always ready.
@@ -185,8 +169,30 @@ class watches {
     return next;
   }
 
+  template <class Call>
+  HYBRIDLOOP_OUT_OF_LINE void deliver_to_all(poller& p, const poll_event& event, const Call& call) {
+    const native_handle fd = registry_.handle_of(event.token);
+    const std::uint32_t generation = registry_.generation_of(event.token);
+    if (!registry_.is_current(fd, generation)) {
+      ++stale_;
+      return registry_.heed_ghost(p);
+    }
+    if (event.what.native_error != 0) return registry_.lose(fd, event.what.native_error);
+    if (registry_[fd].oneshot) registry_[fd].disarmed = true;
+    ++registry_[fd].serving;
+    const std::uint64_t serial = ++serial_;
+    const rearm guard{registry_, p, fd, generation, serial};
+    while (registry_.is_current(fd, generation)) {
+      record* r = next_to_serve(registry_[fd].first, serial, false);
+      if (r == nullptr) return;
+      r->served = serial;
+      ready what = event.what;
+      if (concerns(*r, what) && !tell(*r, what, call)) return;
+    }
+  }
+
   // Narrows an event to what a watch asked for; false when nothing is left.
-  static bool concerns(const record& r, ready& what) noexcept {
+  HYBRIDLOOP_IN_LINE static bool concerns(const record& r, ready& what) noexcept {
     if (!r.armed) return false;
     what.readable = what.readable && (has(r.what, interest::readable) || what.hangup);
     what.writable = what.writable && has(r.what, interest::writable);
@@ -195,7 +201,7 @@ class watches {
   }
 
   template <class Call>
-  bool tell(record& r, ready& what, const Call& call) {
+  HYBRIDLOOP_IN_LINE bool tell(record& r, ready& what, const Call& call) {
     what.id = table_.id_of(r);
     const bool falls_silent = has(r.what, interest::oneshot) || (r.what & anything) == interest::none ||
                               (r.always && has(r.what, interest::edge));
