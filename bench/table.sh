@@ -41,7 +41,7 @@ awk '
           if (bare || (name ~ /^hybridloop/ && i == 1))
             others = others (others == "" ? "" : "; ") share(part[1]) (bare ? between(part[2], part[3]) : "") " of " name
         }
-        sub(/^hybridloop ?/, "", row)
+        sub(/^hybridloop,? ?/, "", row)
         printf "| %s%s | %s %s |", family, row == "" ? "" : ": *" row "*", median == "null" ? "-" : shown(median), unit[family]
         for (r = 1; r <= 5; r++) printf " %s |", rival[r] in ratio ? share(ratio[rival[r]]) : ""
         print " " others " |"

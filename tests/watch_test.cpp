@@ -1504,6 +1504,27 @@ EVERY_POLICY("a nested run serves the other descriptors of the batch, and nothin
   if (edges) CHECK(*fewest_most.second == 1);  // a level is found again by the nested run
 }
 
+FOR_POLICIES("what a nested run has told of a descriptor, the outer one does not tell again", full, off) {
+  hybridloop::loop l(on(path));
+  const socket_pair pair;
+  int told = 0;
+  watch_id first;
+  first = l.watch(pair.left(), readable, [&] {
+    l.unwatch(first);  // the other one is alone now
+    turn_until(l, [&] { return told != 0; });
+  });
+  l.watch(pair.left(), readable, [&] {
+    ++told;
+    pair.drain_left();
+  });
+  pair.write_right();
+
+  turn_until(l, [&] { return told != 0; });
+  settle(l);
+
+  CHECK(told == 1);
+}
+
 EVERY_POLICY("a callback may run the loop until its own watch is gone") {
   const witness closure;
   hybridloop::loop l(on(path));
