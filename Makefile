@@ -76,10 +76,18 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check check-join join split format clean help force
+.PHONY: test soak fuzz demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check check-join join split format clean help force
 
 test: $(dir)/tests
 	$< $(ARGS)
+
+soak: $(dir)/soak
+	$< $(ARGS)
+
+# libFuzzer comes with clang. What it found stays in build/.
+fuzz: build/fuzz
+	@mkdir -p build/corpus
+	cd build && ./fuzz -max_total_time=60 -timeout=20 $(ARGS) corpus ../tests/soak/corpus
 
 demo: $(joined)/examples/tour
 	@$< $(ARGS)
@@ -122,6 +130,17 @@ $(dir)/%.o: tests/%.cpp Makefile | $(dir)/doctest
 	@echo "CXX $<"
 	@$(compile) $(include) -Itests -c $< -o $@
 
+$(dir)/soak: tests/soak/soak.cpp Makefile
+	@echo "CXX $<"
+	@mkdir -p $(@D)
+	@$(compile) $(include) -Itests $< -o $@
+
+build/fuzz: tests/soak/fuzz.cpp Makefile
+	@echo "CXX $<"
+	@mkdir -p $(@D)
+	@clang++ -std=c++17 -O1 -g -pthread $(warnings) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	  -MMD -MP -MF $@.d -MT $@ -Isrc -Itests $< -o $@
+
 $(joined)/examples/%: examples/%.cpp Makefile
 	@echo "CXX $<"
 	@mkdir -p $(@D)
@@ -153,7 +172,7 @@ $(dir)/rivals: force
 	@sh packaging/rivals.sh '$(CXX) $(finds)' > $@.now
 	@cmp -s $@.now $@ || cp $@.now $@
 
--include $(wildcard $(dir)/*.d $(dir)/bench/*.d $(dir)/foreign/*.d $(joined)/examples/*.d)
+-include $(wildcard build/*.d $(dir)/*.d $(dir)/bench/*.d $(dir)/foreign/*.d $(joined)/examples/*.d)
 
 # One way of the suite. Flags differ from leg to leg, so each is a make of its own.
 leg = +@if command -v $(1) >/dev/null; then echo "== $(1) $(2)"; $(MAKE) test CXX=$(1) $(2); \
