@@ -82,8 +82,9 @@ void engine::enter(unsigned self) {
     } catch (...) {
       e.fail("an exception has left a thread");
     }
-    e.step("ends", nullptr, {nullptr, 0});
+    e.step("end", nullptr, {nullptr, 0});
     e.pause();
+    e.tell("%s", "");
     e.drain(t, t.stores.size());
     t.is = state::finished;
     e.threads_[0].knows.join(t.knows);
@@ -186,7 +187,7 @@ void engine::apply(const option& o) {
       break;
     case option::rouse:
       say("-- %s wakes for no reason\n", t.name);
-      t.told = true;
+      t.told = false;
       break;
   }
   t.is = state::ready;

@@ -102,7 +102,7 @@ class engine {
   void drain_all(const char* what);
   // A system call: the caller's stores are in memory.
   void system_call(const char* what, const void* object);
-  // Until notify(object), or the deadline. False: that.
+  // Until notify(object). False: the deadline came first, or no reason at all.
   bool wait(const void* object, nanos deadline);
   void notify(const void* object, std::size_t most);
   // Lets the others go on before it asks again.
@@ -133,6 +133,12 @@ class engine {
     std::unique_ptr<unsigned char[]> stack;
     std::array<void*, 2> exceptions{};  // what the C++ runtime keeps for a thread
     std::vector<void*> own;
+    struct {  // what it is at, for the narration
+      std::uint32_t tick;
+      const char* what;
+      const void* at;
+      site where;
+    } at{};
   };
   static constexpr std::size_t stack_size = std::size_t{1} << 18;
   static constexpr unsigned most_options = 64;
@@ -156,6 +162,7 @@ class engine {
   void write(void* at, unsigned size, std::uint64_t value);
   static std::uint64_t read(const void* at, unsigned size);
   void step(const char* what, const void* at, site s);
+  void tell(const char* format, ...) __attribute__((format(printf, 2, 3)));
   void say(const char* format, ...) __attribute__((format(printf, 2, 3)));
   void describe(const void* at, char* out, std::size_t room) const;
   [[noreturn]] void deadlock();

@@ -4,6 +4,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include <hybridloop.hpp>
@@ -54,6 +57,37 @@ class ledger {
   template <class Poster>
   bool post_large(Poster& to, unsigned who) {
     return post<Poster, large_job>(to, who);
+  }
+
+  // Run by whoever is the loop, or waits for it. False: closed.
+  template <class Loop>
+  bool invoke(Loop& l, unsigned who) {
+    return invoke(l, who, [] {});
+  }
+  template <class Loop, class More>
+  bool invoke(Loop& l, unsigned who, const More& more) {
+    const unsigned number = draw(who);
+    bool told = false;
+    try {
+      l.invoke([this, number, &more, &told] {
+        runs(number);
+        more();
+        engine::the().touch(&told, true);
+        told = true;
+      });
+    } catch (const std::system_error&) {
+    }
+    engine::the().touch(&told, false);
+    entries_[number].known = true;
+    entries_[number].destroyed = 1;
+    return entries_[number].accepted = told;
+  }
+
+  // What the last of so many tasks does, as it runs. A loop that is ended by its own tasks sleeps for
+  // ever when a wake is lost; one that others end is woken by that.
+  void after(std::size_t tasks, std::function<void()> what) {
+    awaited_ = tasks;
+    what_ = std::move(what);
   }
 
   // Done by somebody's task or call, as the loop: nobody else is.
@@ -128,11 +162,14 @@ class ledger {
     }
     engine::the().breathe("task");
     running_ = false;
+    if (awaited_ != 0 && --awaited_ == 0) what_();
   }
 
   std::vector<entry> entries_;
   std::vector<const void*> live_;
   bool running_ = false;
+  std::size_t awaited_ = 0;
+  std::function<void()> what_;
   char loops_own_ = 0;
 };
 

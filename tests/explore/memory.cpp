@@ -55,7 +55,7 @@ bool pages::name(const void* at, char* out, std::size_t room) const noexcept {
   for (std::size_t i = 0; i < ranges_.size(); ++i) {
     if (at < ranges_[i].first || at >= ranges_[i].last) continue;
     const auto offset = static_cast<const unsigned char*>(at) - ranges_[i].first;
-    std::snprintf(out, room, "%s%zu+%#tx", "page", i, offset);
+    std::snprintf(out, room, "page%zu+%#tx", i, offset);
     return true;
   }
   return false;

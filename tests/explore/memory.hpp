@@ -99,7 +99,7 @@ class pages {
   // False: something was written to what had been given back. Then all is free again.
   bool begin_again() noexcept;
 
-  // "page 2 + 0x140", or nothing.
+  // "page2+0x140". False: not here.
   bool name(const void* at, char* out, std::size_t room) const noexcept;
 
  private:

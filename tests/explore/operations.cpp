@@ -64,12 +64,12 @@ std::uint64_t engine::load(const void* at, unsigned size, std::memory_order o, s
   for (std::size_t i = me().stores.size(); i-- != 0;) {
     const pending_store& own = me().stores[i];
     if (own.at != at) continue;
-    say("= %#llx, its own\n", static_cast<unsigned long long>(own.value));
+    tell("= %#llx, its own", static_cast<unsigned long long>(own.value));
     return own.value;
   }
   if (acquires(o)) me().knows.join(l.released);
   const std::uint64_t value = read(at, size);
-  say("= %#llx\n", static_cast<unsigned long long>(value));
+  tell("= %#llx", static_cast<unsigned long long>(value));
   return value;
 }
 
@@ -79,7 +79,7 @@ void engine::store(void* at, unsigned size, std::uint64_t value, std::memory_ord
   stamp& now = me().knows;
   const bool strong = o == std::memory_order_seq_cst;
   const bool buffered = point && !strong;
-  say("= %#llx%s\n", static_cast<unsigned long long>(value), buffered ? ", on its way" : "");
+  tell("= %#llx%s", static_cast<unsigned long long>(value), buffered ? ", on its way" : "");
   if (strong) drain(me(), me().stores.size());
   if (buffered) {
     constexpr std::size_t most = 8;
@@ -107,7 +107,7 @@ std::uint64_t engine::modify(void* at, unsigned size, change how, std::uint64_t 
     case change::keep: then = was & operand; break;
   }
   write(at, size, then);
-  say("%#llx -> %#llx\n", static_cast<unsigned long long>(was), static_cast<unsigned long long>(then));
+  tell("%#llx -> %#llx", static_cast<unsigned long long>(was), static_cast<unsigned long long>(then));
   if (acquires(o)) me().knows.join(l.released);
   if (releases(o)) {
     l.released.join(me().knows);
@@ -123,13 +123,13 @@ bool engine::exchange_if(void* at, unsigned size, std::uint64_t& expected, std::
   drain(me(), me().stores.size());
   const std::uint64_t was = read(at, size);
   if (was != expected) {
-    say("expected %#llx, finds %#llx\n", static_cast<unsigned long long>(expected), static_cast<unsigned long long>(was));
+    tell("expected %#llx, finds %#llx", static_cast<unsigned long long>(expected), static_cast<unsigned long long>(was));
     if (acquires(o_failed)) me().knows.join(l.released);
     expected = was;
     return false;
   }
   write(at, size, desired);
-  say("%#llx -> %#llx\n", static_cast<unsigned long long>(was), static_cast<unsigned long long>(desired));
+  tell("%#llx -> %#llx", static_cast<unsigned long long>(was), static_cast<unsigned long long>(desired));
   if (acquires(o)) me().knows.join(l.released);
   if (releases(o)) {
     l.released.join(me().knows);
@@ -142,15 +142,15 @@ bool engine::exchange_if(void* at, unsigned size, std::uint64_t& expected, std::
 
 void engine::drain_all(const char* what) {
   step(what, nullptr, {nullptr, 0});
-  say("\n");
   if (playing()) pause();
+  tell("%s", "");
   for (unsigned t = 0; t < count_; ++t) drain(threads_[t], threads_[t].stores.size());
 }
 
 void engine::system_call(const char* what, const void* object) {
   step(what, object, {nullptr, 0});
-  say("\n");
   if (playing()) pause();
+  tell("%s", "");
   drain(me(), me().stores.size());
 }
 
@@ -190,7 +190,7 @@ void engine::notify(const void* object, std::size_t most) {
 
 void engine::yield() {
   step("yield", nullptr, {nullptr, 0});
-  say("\n");
+  tell("%s", "");
   if (!playing()) return;
   drain(me(), me().stores.size());
   me().yielded = true;
@@ -200,8 +200,8 @@ void engine::yield() {
 
 void engine::breathe(const char* what) {
   step(what, nullptr, {nullptr, 0});
-  say("\n");
   if (playing()) pause();
+  tell("%s", "");
 }
 
 void engine::touch(const void* at, bool writes) {
@@ -209,6 +209,28 @@ void engine::touch(const void* at, bool writes) {
 }
 
 // ---- What a reader sees ----
+
+void engine::step(const char* what, const void* at, site s) {
+  if (++tick_ > settings_.most_ticks) fail("livelock: too many steps");
+  me().at = {tick_, what, at, s};
+}
+
+// The step that this thread is at has come to this.
+void engine::tell(const char* format, ...) {
+  if (!settings_.narrate || !playing()) return;
+  char outcome[96], name[48];
+  std::va_list rest;
+  va_start(rest, format);
+  std::vsnprintf(outcome, sizeof outcome, format, rest);
+  va_end(rest);
+  const auto& now = me().at;
+  describe(now.at, name, sizeof name);
+  std::printf("%6u  %-9s %-8s %-14s %-22s", now.tick, me().name, now.what, name, outcome);
+  if (now.where.file != nullptr) {
+    std::printf(" %s:%d  %s", now.where.file, now.where.line, line_of(now.where.file, now.where.line).c_str());
+  }
+  std::putchar('\n');
+}
 
 void engine::say(const char* format, ...) {
   if (!settings_.narrate) return;
@@ -218,40 +240,29 @@ void engine::say(const char* format, ...) {
   va_end(rest);
 }
 
-void engine::note(const char* what) { say("%6s  %-8s  (%s)\n", "", me().name, what); }
+void engine::note(const char* what) {
+  if (playing()) say("%6s  %-9s (%s)\n", "", me().name, what);
+}
 
 void engine::describe(const void* at, char* out, std::size_t room) const {
-  if (at == nullptr) {
-    out[0] = '\0';
-    return;
-  }
-  if (pages_.name(at, out, room)) return;
+  out[0] = '\0';
+  if (at == nullptr || pages_.name(at, out, room)) return;
   for (unsigned t = 1; t < count_; ++t) {
-    const auto offset = static_cast<const unsigned char*>(at) - threads_[t].stack.get();
-    if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(stack_size)) continue;
-    std::snprintf(out, room, "%s's stack", threads_[t].name);
+    const unsigned char* const stack = threads_[t].stack.get();
+    if (at < stack || at >= stack + stack_size) continue;
+    std::snprintf(out, room, "stack of %s", threads_[t].name);
     return;
   }
   std::snprintf(out, room, "%p", at);
 }
 
-void engine::step(const char* what, const void* at, site s) {
-  if (++tick_ > settings_.most_ticks) fail("livelock: too many steps");
-  if (!settings_.narrate || !playing()) return;
-  char name[64];
-  describe(at, name, sizeof name);
-  const std::string text = line_of(s.file, s.line);
-  std::printf("%6u  %-8s  %-7s %-14s", tick_, me().name, what, name);
-  if (s.file != nullptr) std::printf(" %s:%d  %s\n%30s", s.file, s.line, text.c_str(), "");
-}
-
 void engine::deadlock() {
-  std::string what = "deadlock: a wake is lost.";
+  std::string what = "deadlock, a wake is lost:";
   for (unsigned t = 1; t < count_; ++t) {
     if (threads_[t].is != state::waiting) continue;
     char name[64];
     describe(threads_[t].object, name, sizeof name);
-    what += std::string(" ") + threads_[t].name + " sleeps on " + name + ".";
+    what += std::string(" ") + threads_[t].name + " sleeps on " + name + ";";
   }
   fail(what.c_str());
 }

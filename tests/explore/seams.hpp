@@ -158,7 +158,7 @@ class poller {
       const bool rung = std::exchange(files::at(bell_).rung, false);
       const int got = report(out, room);
       if (got != 0 || rung || end <= e.now()) return got;
-      if (!e.wait(files::object(), end)) return report(out, room);
+      if (!e.wait(files::object(), end)) return report(out, room);  // or a signal came
     }
   }
 
