@@ -11,8 +11,8 @@ using adaptive_loop = hybridloop::basic_loop<adaptive_traits>;
 void live_through(adaptive_loop& l, unsigned tasks) {
   for (; tasks != 0; --tasks) {
     if (l.post([] {}) != hybridloop::post_result::accepted) engine::the().fail("a post was refused");
-    l.poll();
   }
+  l.poll();
 }
 void almost_park(adaptive_loop& l) {
   l.wake();
@@ -33,14 +33,14 @@ void two_posts_each(adaptive_loop& l) {
 
 // More than 64 posts a park: the next park makes it asymmetric.
 EXPLORE(to_asymmetric, 2) {
-  adaptive_loop l(small_loop());
+  adaptive_loop l(small_loop(1024));
   live_through(l, 520);
   two_posts_each(l);
 }
 
 // And back, when it has fallen below 16.
 EXPLORE(to_symmetric, 2) {
-  adaptive_loop l(small_loop());
+  adaptive_loop l(small_loop(1024));
   live_through(l, 520);
   for (int parks = 0; parks != 11; ++parks) almost_park(l);
   two_posts_each(l);

@@ -103,11 +103,13 @@ class children {
 int run_all(const orders& o) {
   const long cpus = ::sysconf(_SC_NPROCESSORS_ONLN);
   const unsigned most = cpus > 1 ? static_cast<unsigned>(cpus) : 1;
+  bool by_name = false;
+  for (const scenario& s : scenarios()) by_name = by_name || s.name == o.only;
   children all;
   std::printf("explore: seed %llu\n", static_cast<unsigned long long>(o.seed));
   for (const scenario& s : scenarios()) {
     const std::string name = s.name;
-    if (o.replays ? name != o.only : name.find(o.only) == std::string::npos) continue;
+    if (by_name ? name != o.only : name.find(o.only) == std::string::npos) continue;
     all.start(s, o);
     all.wait_for_fewer_than(most);
   }

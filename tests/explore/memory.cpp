@@ -42,7 +42,9 @@ void pages::give(void* memory, std::size_t bytes) noexcept {
 bool pages::begin_again() noexcept {
   bool intact = true;
   for (const range& r : dead_) {
-    for (const unsigned char* at = r.first; at != r.last; ++at) intact = intact && *at == poison;
+    const auto bytes = static_cast<std::size_t>(r.last - r.first);
+    // All bytes are like the first one, if each is like the one before it.
+    intact = intact && *r.first == poison && std::memcmp(r.first, r.first + 1, bytes - 1) == 0;
   }
   for (const range& r : ranges_) std::memset(r.first, 0, static_cast<std::size_t>(r.last - r.first));
   ranges_.clear();

@@ -72,9 +72,11 @@ class locations {
   }
 
  private:
-  static constexpr std::size_t size = std::size_t{1} << 15;
+  static constexpr std::size_t size = std::size_t{1} << 12;
+  // Neighbours stay neighbours: fewer lines of cache.
   static std::size_t hash(const void* at) noexcept {
-    return (reinterpret_cast<std::uintptr_t>(at) * 0x9e3779b97f4a7c15u >> 40) % size;
+    const auto address = reinterpret_cast<std::uintptr_t>(at);
+    return (address / 4 ^ address >> 12) % size;
   }
   void take(location& l, const void* at);
 

@@ -21,12 +21,6 @@ struct scenario {
 
 std::vector<scenario>& scenarios();
 
-struct enlist {
-  enlist(const char* name, unsigned preemptions, void (*play)(), bool rouses = false) {
-    scenarios().push_back({name, play, preemptions, rouses});
-  }
-};
-
 template <class F>
 void start(const char* name, F&& body) {
   engine::the().start(name, std::forward<F>(body));
@@ -54,14 +48,37 @@ inline hybridloop::loop_options small_loop(std::size_t ring = 2, std::size_t are
   return options;
 }
 
-// A scenario for each fence that it is listed with.
-#define EXPLORE(name, preemptions) \
-  static void name();              \
-  static const explore::enlist name##_listed(#name, preemptions, &name); \
-  static void name()
-#define EXPLORE_ROUSED(name, preemptions) \
-  static void name();                     \
-  static const explore::enlist name##_listed(#name, preemptions, &name, true); \
-  static void name()
+// A build for one scenario spares itself the others: what is not enlisted is not instantiated.
+#ifndef EXPLORE_ONLY
+#define EXPLORE_ONLY ""
+#endif
+constexpr bool is_wanted(const char* name) {
+  const char* only = EXPLORE_ONLY;
+  if (*only == '\0') return true;
+  while (*name != '\0' && *name == *only) ++name, ++only;
+  return *name == *only;
+}
+
+template <class Scenario>
+bool enlisted(const char* name, unsigned preemptions, bool rouses) {
+  if constexpr (Scenario::wanted) scenarios().push_back({name, &Scenario::template act<void>, preemptions, rouses});
+  return true;
+}
+
+// EXPLORE(name, preemptions) { ... } is a scenario that is walked with up to so many; in EXPLORE_ROUSED,
+// sleepers also wake for no reason.
+#define EXPLORE(name, preemptions) EXPLORE_(name, preemptions, false)
+#define EXPLORE_ROUSED(name, preemptions) EXPLORE_(name, preemptions, true)
+#define EXPLORE_(name, preemptions, rouses)                                                        \
+  namespace {                                                                                      \
+  struct name {                                                                                    \
+    static constexpr bool wanted = explore::is_wanted(#name);                                      \
+    template <class>                                                                               \
+    static void act();                                                                             \
+  };                                                                                               \
+  }                                                                                                \
+  static const bool name##_listed = explore::enlisted<name>(#name, preemptions, rouses);           \
+  template <class>                                                                                 \
+  void name::act()
 
 }  // namespace explore

@@ -52,15 +52,16 @@ EXPLORE(spilled_then_run, 3) {
 
 // If one post happens before another, it runs before it; whether in ring or spill.
 EXPLORE(order_across_threads, 2) {
-  ledger book;
   std::vector<int> order;
   atomic<int> posted{0};
   {
     small l(small_loop());
     const auto put = [&](int n) {
-      if (l.post([&order, n] { order.push_back(n); }) != hybridloop::post_result::accepted) {
-        engine::the().fail("a post was refused");
-      }
+      const auto run = [&order, &l, n] {
+        order.push_back(n);
+        if (order.size() == 5) l.close();
+      };
+      if (l.post(run) != hybridloop::post_result::accepted) engine::the().fail("a post was refused");
     };
     put(0);
     start("loop", [&] { l.run(); });
@@ -75,8 +76,6 @@ EXPLORE(order_across_threads, 2) {
       put(behind ? 3 : 9);
     });
     play();
-    l.close();
-    l.run();
   }
   const auto at = [&](int n) { return std::find(order.begin(), order.end(), n) - order.begin(); };
   ledger::must(order.size() == 5, "a task was lost");
