@@ -61,16 +61,25 @@ void engine::start(const char* name, std::function<void()> body) {
   ++me().knows.at[running_];
   t.knows.at[count_] = 1;
   t.own.assign(own_.size(), nullptr);
-  if (t.stack == nullptr) {
-    t.stack = std::make_unique<unsigned char[]>(stack_size);
-    ::getcontext(&t.context);
-    t.context.uc_stack.ss_sp = t.stack.get();
-    t.context.uc_stack.ss_size = stack_size;
-    t.context.uc_link = nullptr;
-    ::makecontext(&t.context, reinterpret_cast<void (*)()>(&engine::enter), 1, count_);
-  }
+  if (t.stack == nullptr) make_stack(t, reinterpret_cast<void (*)()>(&engine::enter), count_);
   ++count_;
 }
+
+void engine::make_stack(fiber& f, void (*entry)(), unsigned self) {
+  if (f.stack == nullptr) f.stack = std::make_unique<unsigned char[]>(stack_size);
+  ::getcontext(&f.context);
+  f.context.uc_stack.ss_sp = f.stack.get();
+  f.context.uc_stack.ss_size = stack_size;
+  f.context.uc_link = &outside_;
+  ::makecontext(&f.context, entry, 1, self);  // what does not ask for it does not get it
+}
+
+void engine::perform(void (*scene)()) {
+  scene_body_ = scene;
+  make_stack(me(), &engine::enter_scene, 0);
+  ::swapcontext(&outside_, &me().context);
+}
+void engine::enter_scene() { the().scene_body_(); }
 
 // A fiber is kept from scene to scene.
 void engine::enter(unsigned self) {

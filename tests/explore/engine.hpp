@@ -70,6 +70,8 @@ class engine {
   // ---- The scene ----
 
   void begin(strategy& how, const settings& s);
+  // Plays it, on a stack of its own: where its things lie is the same each time, whoever calls.
+  void perform(void (*scene)());
   void start(const char* name, std::function<void()> body);
   void play();
   void end();
@@ -166,9 +168,13 @@ class engine {
   void say(const char* format, ...) __attribute__((format(printf, 2, 3)));
   void describe(const void* at, char* out, std::size_t room) const;
   [[noreturn]] void deadlock();
-  static void enter(unsigned low);
+  void make_stack(fiber& f, void (*entry)(), unsigned self);
+  static void enter(unsigned self);
+  static void enter_scene();
 
   std::array<fiber, most_threads> threads_;
+  ucontext_t outside_{};
+  void (*scene_body_)() = nullptr;
   unsigned count_ = 1;
   unsigned running_ = 0;
   bool played_ = false;

@@ -1,5 +1,6 @@
 // lanes.cpp - scenarios: private ways in, which come and go
 #include <memory>
+#include <optional>
 
 #include "explore/scene.hpp"
 
@@ -51,6 +52,24 @@ EXPLORE(lane_comes_and_goes_symmetric, 2) { lane_comes_and_goes<symmetric_traits
 EXPLORE(lane_comes_and_goes_asymmetric, 2) { lane_comes_and_goes<asymmetric_traits>(2); }
 EXPLORE(lane_and_close_symmetric, 2) { lane_and_close<symmetric_traits>(); }
 EXPLORE(lane_and_close_asymmetric, 2) { lane_and_close<asymmetric_traits>(); }
+
+// Nothing but its one post tells the loop of it.
+EXPLORE(lane_joins_and_stays, 3) {
+  ledger book;
+  {
+    using loop_type = hybridloop::basic_loop<asymmetric_traits>;
+    loop_type l(small_loop());
+    std::optional<loop_type::producer_type> mine;
+    book.after(1, [&] { l.close(); });
+    start("loop", [&] { l.run(); });
+    start("lane", [&] {
+      mine.emplace(l.make_producer(2));
+      book.post(*mine, 1);
+    });
+    play();
+  }
+  book.check();
+}
 
 // It joins a loop that closes.
 EXPLORE(lane_joins_late, 2) {

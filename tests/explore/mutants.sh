@@ -42,6 +42,9 @@ try() {
   fi
   sed -n "s/^FAILED  //p; s/^ *--replay/    --replay/p" "$dir/log" | sed "1s/^/caught  $2 by /"
   grep -q '^FAILED' "$dir/log" || { echo "FAILED  $2: died"; cat "$dir/log"; return 1; }
+  schedule=$(sed -n "s/^ *--replay '\(.*\)'$/\1/p" "$dir/log")
+  "$dir/explore" --replay "$schedule" 2>&1 | grep -Fqx "$(grep '^FAILED' "$dir/log")" ||
+    { echo "FAILED  $2: its schedule does not replay"; return 1; }
 }
 
 # One by one, each in a process of its own, as many at once as there are CPUs.

@@ -248,13 +248,13 @@ void engine::note(const char* what) {
 void engine::describe(const void* at, char* out, std::size_t room) const {
   out[0] = '\0';
   if (at == nullptr || pages_.name(at, out, room)) return;
-  for (unsigned t = 1; t < count_; ++t) {
+  for (unsigned t = 0; t < count_; ++t) {
     const unsigned char* const stack = threads_[t].stack.get();
     if (at < stack || at >= stack + stack_size) continue;
     std::snprintf(out, room, "stack of %s", threads_[t].name);
     return;
   }
-  std::snprintf(out, room, "%p", at);
+  std::snprintf(out, room, "elsewhere");  // a doorbell, a static: not where it is the same each time
 }
 
 void engine::deadlock() {

@@ -74,7 +74,7 @@ void session::play_one(strategy& how, bool everything) {
   barrier::refused = false;
   e.begin(how, s);
   ::alarm(20);
-  which_.play();
+  e.perform(which_.play);
   ::alarm(0);
   e.end();
   ++scenes_;
@@ -117,7 +117,7 @@ void session::replay() {
   barrier::refused = false;
   e.begin(again, s);
   ::alarm(20);
-  which_.play();
+  e.perform(which_.play);
   e.end();
   std::printf("%s: nothing fails on this schedule\n", which_.name);
   std::fflush(stdout);
