@@ -111,7 +111,7 @@ void session::replay() {
   settings s;
   s.rouses = which_.rouses;
   s.everything = everything_;
-  s.narrate = !orders_.quiet;
+  s.narrate = true;
   phase_ = "replayed";
   files::begin_again();
   barrier::refused = false;

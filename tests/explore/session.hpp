@@ -16,7 +16,6 @@ struct orders {
   std::uint64_t random = 2000;
   std::uint64_t seed = 1;
   bool replays = false;
-  bool quiet = false;
   std::uint64_t replay_after = 0;
   std::vector<deviation> replay;
 };
