@@ -139,7 +139,7 @@ EXPLORE(lend_and_keep, 2) {
 }
 
 // Nobody runs the loop: it is borrowed for a watch while another thread enters it.
-EXPLORE(borrow_idle, 3) {
+EXPLORE(borrow_idle, 2) {
   ledger book;
   {
     lent_loop l(small_loop());
