@@ -9,6 +9,7 @@
 #   make bench-plot   its plots, by gnuplot                   make bench-save   a run to keep
 #   make bench-table  all of it, as Markdown
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
+#   make explore      interleavings of the real code, and faults that they must catch; see tests/explore
 #
 #   make check        all that a change must pass: check-join, and the tests in six ways
 #   make check-join   the part of it that takes seconds: joined file, macros, edges, conditionals
@@ -76,7 +77,8 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test soak fuzz demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check check-join join split format clean help force
+.PHONY: test explore soak fuzz demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
+        check-join join split format clean help force
 
 test: $(dir)/tests
 	$< $(ARGS)
@@ -121,6 +123,23 @@ package.libuv := libuv
 
 foreign: $(hosts:tests/%=$(dir)/%)
 	@for t in $^; do [ ! -x $$t ] || $$t $(ARGS) || exit 1; done
+
+# Without ARGS: all scenarios, then all mutants.
+explore: $(dir)/explore/explore
+	@sh tests/explore/run.sh $(dir)/explore '$(CXX) -std=$(STD) $(finds)' $(ARGS)
+
+scenes = parking fences spilling blocks watching ending lanes lending timing
+engine = memory engine operations search session main
+explore_objects = $(engine:%=$(dir)/explore/engine/%.o) $(scenes:%=$(dir)/explore/%.o)
+
+$(dir)/explore/explore: $(explore_objects)
+	@echo "LD  $@"
+	@$(CXX) $(flags) $^ -o $@
+
+$(dir)/explore/engine/%.o $(dir)/explore/%.o: tests/explore/%.cpp Makefile
+	@echo "CXX $<"
+	@mkdir -p $(@D)
+	@$(compile) -g0 -O1 $(include) -Itests -c $< -o $@
 
 $(dir)/tests: $(objects)
 	@echo "LD  $@"
@@ -172,7 +191,8 @@ $(dir)/rivals: force
 	@sh packaging/rivals.sh '$(CXX) $(finds)' > $@.now
 	@cmp -s $@.now $@ || cp $@.now $@
 
--include $(wildcard build/*.d $(dir)/*.d $(dir)/bench/*.d $(dir)/foreign/*.d $(joined)/examples/*.d)
+-include $(wildcard build/*.d $(dir)/*.d $(dir)/explore/*.d $(dir)/explore/engine/*.d $(dir)/bench/*.d \
+           $(dir)/foreign/*.d $(joined)/examples/*.d)
 
 # One way of the suite. Flags differ from leg to leg, so each is a make of its own.
 leg = +@if command -v $(1) >/dev/null; then echo "== $(1) $(2)"; $(MAKE) test CXX=$(1) $(2); \

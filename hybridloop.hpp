@@ -696,10 +696,11 @@ inline std::uint32_t measure_pauses() noexcept {
   }
   return static_cast<std::uint32_t>(1024 * pauses / fastest) + 1;
 }
-inline std::uint32_t pauses_in(std::uint32_t ns) noexcept {
-  static const std::uint32_t per_1024_ns = measure_pauses();
-  return ns * per_1024_ns / 1024 + 1;
+inline std::uint32_t& pauses_per_1024_ns() noexcept {
+  static std::uint32_t count = measure_pauses();
+  return count;
 }
+inline std::uint32_t pauses_in(std::uint32_t ns) noexcept { return ns * pauses_per_1024_ns() / 1024 + 1; }
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
