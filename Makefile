@@ -10,6 +10,8 @@
 #   make bench-table  all of it, as Markdown
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
 #   make explore      interleavings of the real code, and faults that they must catch; see tests/explore
+#   make soak         random programs of many threads, each task accounted for; ARGS="--seconds 3600 --seed 1"
+#   make fuzz         the same from bytes, by clang's libFuzzer
 #
 #   make check        all that a change must pass: check-join, and the tests in six ways
 #   make check-join   the part of it that takes seconds: joined file, macros, edges, conditionals

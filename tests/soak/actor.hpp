@@ -51,7 +51,8 @@ class actor {
         &actor::post_by_handle, &actor::dispatch, &actor::invoke, &actor::post_family, &actor::post_nested,
         &actor::arm,         &actor::arm,    &actor::arm_often,  &actor::cancel,      &actor::reschedule,
         &actor::open_lane,   &actor::post_to_lane, &actor::post_to_lane, &actor::close_lane,
-        &actor::watch,       &actor::feed,   &actor::feed,       &actor::unwatch,     &actor::interrupt,   &actor::pause};
+        &actor::watch,       &actor::feed,   &actor::feed,       &actor::unwatch,     &actor::interrupt,   &actor::pause,     &actor::await_run,
+        &actor::await_run};
     (this->*choose_.any_of(work))();
     all_.operations.fetch_add(1, std::memory_order_relaxed);
   }
@@ -63,7 +64,7 @@ class actor {
     unwatch();
     for (alarm& a : alarms_) {
       if (a.repeats) {
-        loop_.cancel(a.id);
+        a.cancelled = loop_.cancel(a.id) || a.cancelled;
       } else if (!a.cancelled) {
         await([&a] { return a.what->ran != 0; });
       }
@@ -106,6 +107,12 @@ class actor {
       case 2: return note_unless_full(e, loop_.post(throwing(e)));
       default: return note_unless_full(e, loop_.post(task(e)));
     }
+  }
+  // A wake that is lost keeps it, and with it everybody, until something else wakes the loop.
+  void await_run() {
+    entry& e = entries_.open(&mine_);
+    note_unless_full(e, loop_.post(task(e)));
+    if (e.accepted) await([&e] { return e.ran != 0; });
   }
   void try_post() {
     entry& e = entries_.open(&mine_);
@@ -249,6 +256,9 @@ class actor {
       promise(a.what->alive == 1, "a repeating timer's closure is held once");
       ++a.what->ran;
     });
+    if (all_.alone || loop_.running_in_this_thread()) return;
+    await([&a] { return a.what->ran >= 2; });
+    a.cancelled = loop_.cancel(a.id);  // one that stood would wake a loop that lost a wake
   }
   alarm& new_alarm() {
     alarm& a = alarms_.emplace_back();
@@ -327,7 +337,13 @@ class actor {
   template <class Done>
   void await(const Done& done) {
     if (all_.alone || loop_.running_in_this_thread()) return;
-    while (!done() && !loop_.closed()) std::this_thread::sleep_for(20us);
+    for (int looks = 0; !done() && !loop_.closed(); ++looks) {
+      if (looks < 200) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(20us);
+      }
+    }
   }
 
   void interrupt() { choose_.one_in(2) ? loop_.stop() : loop_.wake(); }

@@ -119,13 +119,14 @@ class round {
  private:
   // The loop thread: all manners of running, until the actors are gone; then to the end.
   void drive(choices& c) {
+    const std::size_t manners = c.one_in(2) ? 6 : 1;  // a run that ends by itself would heal a lost wake
     while (!ending_) {
-      switch (c.below(6)) {
-        case 0: loop_->run_once(); break;
-        case 1: loop_->poll(); break;
+      switch (c.below(manners)) {
+        case 1: loop_->run_once(); break;
         case 2: loop_->run_for(std::chrono::microseconds(c.below(500))); break;
         case 3: loop_->run_budget(std::chrono::microseconds(c.below(500))); break;
         case 4: loop_->run_until_idle(); break;
+        case 5: loop_->poll(); break;
         default: loop_->run(); break;
       }
     }

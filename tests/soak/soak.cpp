@@ -114,7 +114,7 @@ int main(int argc, char** argv) {
   while (p.rounds < how.rounds && steady::now() < end) {
     choices c(how.seed + p.rounds * 1000003);
     const auto kind = c.any_of(kinds);
-    const std::size_t threads = c.between(1, how.threads);
+    const std::size_t threads = c.one_in(3) ? 1 : c.between(1, how.threads);  // who is alone is woken by nobody else's post
     p.operations += kind(soak::mixed(how.seed + p.rounds), threads, c.between(1, how.steps));
     ++p.rounds;
   }
