@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -37,20 +38,17 @@ inline hybridloop::loop_options some_options(choices& c, bool alone) {
   return options;
 }
 
-// Stops threads in the middle of whatever they do: a signal whose handler sleeps.
+// Stops threads in the middle of whatever they do: a signal whose handler sleeps. One of the two
+// interrupts a sleep in the channel, and so would heal a lost wake; the other does not.
 class staller {
  public:
-  static constexpr int number = SIGUSR1;
   static void install() {
-    struct sigaction action {};
-    action.sa_handler = [](int) {
-      const timespec span{0, 300000};
-      ::nanosleep(&span, nullptr);
-    };
-    ::sigaction(number, &action, nullptr);
+    install(SIGUSR1, 0);
+    install(SIGUSR2, SA_RESTART);
   }
 
-  staller(std::vector<pthread_t> who, choices c) : thread_([this, who, c]() mutable { stall(who, c); }) {}
+  staller(std::vector<pthread_t> who, choices c)
+      : signal_(c.one_in(3) ? SIGUSR1 : SIGUSR2), thread_([this, who, c]() mutable { stall(who, c); }) {}
   staller(const staller&) = delete;
   staller& operator=(const staller&) = delete;
   ~staller() {
@@ -59,12 +57,24 @@ class staller {
   }
 
  private:
+  static void install(int signal, int flags) {
+    struct sigaction action {};
+    action.sa_flags = flags;
+    action.sa_handler = [](int) {
+      const int kept = errno;
+      const timespec span{0, 300000};
+      ::nanosleep(&span, nullptr);
+      errno = kept;
+    };
+    ::sigaction(signal, &action, nullptr);
+  }
   void stall(const std::vector<pthread_t>& who, choices& c) {
     while (!over_) {
-      ::pthread_kill(who[c.below(who.size())], number);
+      ::pthread_kill(who[c.below(who.size())], signal_);
       std::this_thread::sleep_for(std::chrono::microseconds(c.between(50, 2000)));
     }
   }
+  const int signal_;
   std::atomic<bool> over_{false};
   std::thread thread_;
 };
