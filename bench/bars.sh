@@ -6,24 +6,14 @@
 set -eu
 [ -f "${1-}" ] || { echo "no run: make bench-save first, or name one with RUN=FILE" >&2; exit 1; }
 
-awk '
-  function text(key) { return match($0, "\"" key "\": \"[^\"]*\"") ? cut(length(key) + 5, 1) : "" }
-  function number(key) { return match($0, "\"" key "\": [^,}]*") ? cut(length(key) + 4, 0) : "null" }
-  function cut(from, end) { return substr($0, RSTART + from, RLENGTH - from - end) }
-
-  /^\{?"head"|^\{"head"/ { gsub(/[{}]|"[a-z]*": |"/, ""); sub(/,$/, ""); head = $0 }
+awk "$(cat bench/rows.awk)"'
+  /"head":/ { title = head() }
   /"family":/ {
     family = text("family"); row = text("row")
     median[family, row] = number("median")
     allocated[family, row] = number("allocations")
     if (!(family in seen)) { seen[family] = 1; families[++count] = family }
-    rest = $0; sub(/.*"against": \{/, "", rest)
-    while (match(rest, /"[^"]*": \[[^]]*\]/)) {
-      one = substr(rest, RSTART, RLENGTH); rest = substr(rest, RSTART + RLENGTH)
-      name = one; sub(/^"/, "", name); sub(/".*/, "", name)
-      sub(/.*\[/, "", one); split(one, parts, /[,\] ]+/)
-      ratio[family, row, name] = parts[1]; low[family, row, name] = parts[2]
-    }
+    for (i = others(name, r, l, h); i != 0; i--) { ratio[family, row, name[i]] = r[i]; low[family, row, name[i]] = l[i] }
   }
 
   function say(what, figure, bound, mark) {
@@ -59,7 +49,7 @@ awk '
   }
 
   END {
-    print head "\n"
+    print title "\n"
     ours = "hybridloop"; lane = "hybridloop lane"; lent = "hybridloop invoke, caller_runs"
     f = "PingPong"
     against("PingPong, post", f, ours, "libuv", 0.45)

@@ -27,10 +27,7 @@ mkdir -p bench/results
 for program in $(sed -n 's/.*"program": "\([a-z]*\)".*/\1/p' "$run" | awk '!seen[$0]++'); do
   out=bench/results/$program.svg
   rm -f "$out"
-  awk -v program="$program" -v out="$out" '
-    function text(key) { return match($0, "\"" key "\": \"[^\"]*\"") ? cut(length(key) + 5, 1) : "" }
-    function number(key) { return match($0, "\"" key "\": [^,}]*") ? cut(length(key) + 4, 0) : "null" }
-    function cut(from, end) { return substr($0, RSTART + from, RLENGTH - from - end) }
+  awk -v program="$program" -v out="$out" "$(cat bench/rows.awk)"'
     function shown(x) { return x >= 1000 ? sprintf("%.0f", x) : x >= 10 ? sprintf("%.1f", x) : sprintf("%.2f", x) }
 
     /"head":/ { title = text("library") " (" text("commit") ")   " text("compiler") "   " text("cpu") ", " text("cores") "   " text("kernel") "   " text("repetitions") }

@@ -4,15 +4,12 @@
 set -eu
 [ -f "${1-}" ] || { echo "no run: make bench-save first, or name one with RUN=FILE" >&2; exit 1; }
 
-awk '
-  function text(key) { return match($0, "\"" key "\": \"[^\"]*\"") ? cut(length(key) + 5, 1) : "" }
-  function number(key) { return match($0, "\"" key "\": [^,}]*") ? cut(length(key) + 4, 0) : "null" }
-  function cut(from, end) { return substr($0, RSTART + from, RLENGTH - from - end) }
+awk "$(cat bench/rows.awk)"'
   function shown(x) { return x >= 100 ? sprintf("%.0f", x) : x >= 10 ? sprintf("%.1f", x) : sprintf("%.2f", x) }
   function share(r) { return r == "null" ? "-" : r < 0.01 ? sprintf("%.4f", r) : sprintf("%.2f", r) }
   function between(a, b) { return a == "null" ? "" : sprintf(" (%s to %s)", share(a), share(b)) }
 
-  /"head":/ { gsub(/[{}]|"[a-z]*": |"/, ""); sub(/,$/, ""); print "    " $0 }
+  /"head":/ { print "    " head() }
   text("kind") == "limit" { limit[text("family"), text("row")] = 1 }
   text("kind") == "ours" {
     family = text("family"); row = text("row")
@@ -30,21 +27,18 @@ awk '
       }
       for (i = 1; i <= rows[family]; i++) {
         $0 = line[family, i]; row = text("row"); median = number("median")
-        rest = $0; sub(/.*"against": \{/, "", rest)
-        split("", ratio); others = ""
-        while (match(rest, /"[^"]*": \[[^]]*\]/)) {
-          one = substr(rest, RSTART, RLENGTH); rest = substr(rest, RSTART + RLENGTH)
-          name = one; sub(/^"/, "", name); sub(/".*/, "", name)
-          sub(/.*\[/, "", one); split(one, part, /[,\] ]+/)
-          ratio[name] = part[1]
-          bare = (family, name) in limit
-          if (bare || (name ~ /^hybridloop/ && i == 1))
-            others = others (others == "" ? "" : "; ") share(part[1]) (bare ? between(part[2], part[3]) : "") " of " name
+        split("", share_of); against = ""
+        count = others(name, ratio, low, high)
+        for (o = 1; o <= count; o++) {
+          share_of[name[o]] = ratio[o]
+          bare = (family, name[o]) in limit
+          if (bare || (name[o] ~ /^hybridloop/ && i == 1))
+            against = against (against == "" ? "" : "; ") share(ratio[o]) (bare ? between(low[o], high[o]) : "") " of " name[o]
         }
         sub(/^hybridloop,? ?/, "", row)
         printf "| %s%s | %s %s |", family, row == "" ? "" : ": *" row "*", median == "null" ? "-" : shown(median), unit[family]
-        for (r = 1; r <= 5; r++) printf " %s |", rival[r] in ratio ? share(ratio[rival[r]]) : ""
-        print " " others " |"
+        for (r = 1; r <= 5; r++) printf " %s |", rival[r] in share_of ? share(share_of[rival[r]]) : ""
+        print " " against " |"
       }
     }
   }' "$1"
