@@ -4917,11 +4917,14 @@ class registry {
   }
 
   // The descriptor's only watch, where an event leaves nothing to do but to tell it: no other waits
-  // for its turn, and the kernel goes on reporting. Otherwise nullptr.
+  // for its turn, and the kernel goes on reporting what it wants, which after a refused change it does
+  // not. Otherwise nullptr.
   record* only_watch(native_handle fd) noexcept {
     const descriptor& d = (*this)[fd];
-    const bool plain = d.first != nullptr && d.first->next == nullptr && !d.first->always && !d.oneshot && !d.disarmed;
-    return plain ? d.first : nullptr;
+    record* const r = d.first;
+    const bool alone = r != nullptr && r->next == nullptr && !r->always && r->armed;
+    if (!alone || d.oneshot || d.disarmed) return nullptr;
+    return (r->what & anything) == (d.registered & anything) ? r : nullptr;
   }
 
   // Makes room for the number. 0 or an errno.
@@ -7380,10 +7383,9 @@ class runner {
     }
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
     tell_always_ready();
-    int rounds = goal != until::turned && deadline == never ? 64 : 1;
-    do {
-      tell_ready();
-    } while (--rounds != 0 && poller_goes_on());
+    int rounds = goal == until::ended ? 64 : 1;
+    do tell_ready();
+    while (--rounds != 0 && poller_goes_on());
     end_turn();
   }
 
@@ -7459,6 +7461,8 @@ class runner {
   bool poller_goes_on() noexcept {
     if (!core_.ready_at_once || !core_.only_descriptors()) return false;
     core_.forget_now();
+    core_.publish_counts();
+    microtasks_left_ = microtasks_per_turn;
     poll_without_sleeping(events_per_turn);
     return core_.ready_at_once = events_.left() != 0;
   }

@@ -258,6 +258,30 @@ EVERY_POLICY("memory that the kernel refuses is an error of the request that nee
   sweep(path, site::map, {-ENOMEM});
 }
 
+TEST_CASE("a change that the poller refuses once is made up for, and burns no core") {
+  for (const bool drop_the_other : {true, false}) {
+    faulty_loop l;
+    const socket_pair pair;
+    std::size_t told = 0;
+    const auto once = l.watch(pair.left(), drop_the_other ? interest::readable | interest::oneshot : interest::readable,
+                              [&told] { ++told; });
+    const auto other = l.watch(pair.left(), interest::writable | interest::edge, [] {});
+    l.poll();
+    if (!drop_the_other) l.unwatch(other);
+    fault::prepare(site::epoll_ctl, 0, -ENOMEM);
+    if (drop_the_other) l.unwatch(other);
+    if (!drop_the_other) l.modify(once, interest::priority);
+    fault::lift();
+    const auto turns = l.stats().turns;
+    pair.write_right();
+
+    l.run_for(50ms);
+
+    CHECK(l.stats().turns - turns < 50);
+    CHECK(told == (drop_the_other ? 1u : 0u));
+  }
+}
+
 TEST_SUITE_END();
 
 #endif  // defined(__cpp_exceptions)

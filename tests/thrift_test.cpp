@@ -1,6 +1,7 @@
 // thrift_test.cpp - what a turn does not do: read a clock, prepare a sleep, look longer than it pays
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -265,6 +266,46 @@ TEST_CASE("what comes while descriptors are busy is not kept waiting by them") {
   CHECK(deferred == 30);
   CHECK(due == 40);
   CHECK(from_outside == 50);
+}
+
+TEST_CASE("while descriptors are busy each callback's microtasks run behind it") {
+  constexpr std::size_t many = 100;
+  virtual_clock::reset();
+  virtual_loop l;
+  const std::vector<socket_pair> busy(many);
+  std::size_t told = 0, waiting = 0, most_waiting = 0;
+  for (const socket_pair& one : busy) {
+    l.watch(one.left(), interest::readable, [&] {
+      most_waiting = (std::max)(most_waiting, waiting++);
+      l.microtask([&] { --waiting; });
+      if (++told == 40 * many) l.stop();
+    });
+    one.write_right();
+  }
+
+  l.run();
+
+  CHECK(most_waiting == 0);
+  CHECK(l.stats().microtasks_deferred == 0);
+}
+
+TEST_CASE("a run until idle does not stay with descriptors that nobody waits for any more") {
+  virtual_clock::reset();
+  virtual_loop l;
+  const socket_pair busy;
+  std::size_t rounds = 0;
+  hybridloop::watch_id id;
+  id = l.watch(busy.left(), interest::readable, [&] {
+    if (++rounds == 100) l.stop();
+    if (rounds == 103) l.unref(id);
+  });
+  busy.write_right();
+  l.run();
+  REQUIRE(rounds == 100);
+
+  l.run_until_idle();
+
+  CHECK(rounds == 103);
 }
 
 TEST_CASE("a run that has an end does not stay with its descriptors beyond it") {

@@ -114,10 +114,9 @@ class runner {
     }
     if (!asked_poller_) poll_without_sleeping(events_per_turn);
     tell_always_ready();
-    int rounds = goal != until::turned && deadline == never ? 64 : 1;
-    do {
-      tell_ready();
-    } while (--rounds != 0 && poller_goes_on());
+    int rounds = goal == until::ended ? 64 : 1;
+    do tell_ready();
+    while (--rounds != 0 && poller_goes_on());
     end_turn();
   }
 
@@ -193,6 +192,8 @@ class runner {
   bool poller_goes_on() noexcept {
     if (!core_.ready_at_once || !core_.only_descriptors()) return false;
     core_.forget_now();
+    core_.publish_counts();
+    microtasks_left_ = microtasks_per_turn;
     poll_without_sleeping(events_per_turn);
     return core_.ready_at_once = events_.left() != 0;
   }

@@ -62,11 +62,14 @@ class registry {
   }
 
   // The descriptor's only watch, where an event leaves nothing to do but to tell it: no other waits
-  // for its turn, and the kernel goes on reporting. Otherwise nullptr.
+  // for its turn, and the kernel goes on reporting what it wants, which after a refused change it does
+  // not. Otherwise nullptr.
   record* only_watch(native_handle fd) noexcept {
     const descriptor& d = (*this)[fd];
-    const bool plain = d.first != nullptr && d.first->next == nullptr && !d.first->always && !d.oneshot && !d.disarmed;
-    return plain ? d.first : nullptr;
+    record* const r = d.first;
+    const bool alone = r != nullptr && r->next == nullptr && !r->always && r->armed;
+    if (!alone || d.oneshot || d.disarmed) return nullptr;
+    return (r->what & anything) == (d.registered & anything) ? r : nullptr;
   }
 
   // Makes room for the number. 0 or an errno.
