@@ -11,6 +11,7 @@
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
 #
 #   make check        all that a change must pass: check-join, and the tests in six ways
+#   make model        the protocols' models in tests/model and the mutants that spin must reject; needs spin
 #   make check-join   the part of it that takes seconds: joined file, macros, edges, conditionals
 #   make join         write hybridloop.hpp from src/         make split   carry edits of it back
 #   make format       clang-format, for all but the joined file
@@ -76,10 +77,13 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check check-join join split format clean help force
+.PHONY: test model demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check check-join join split format clean help force
 
 test: $(dir)/tests
 	$< $(ARGS)
+
+model:
+	@sh tests/model/check.sh build/model
 
 demo: $(joined)/examples/tour
 	@$< $(ARGS)
