@@ -40,21 +40,21 @@ active proctype world() {
 }
 
 active proctype companion() {
-  byte of;
+  byte about;
   bit got, told;
   do
   :: leave -> break                                      // leaving(): [companion] Z2
   :: else ->
+    assert(poller_open);
     if                                                   // poller.wait(never)
     :: atomic {
-        assert(poller_open);
-        armed && readable ->
+        armed && readable -> assert(poller_open);
 #ifndef MUTANT_NOT_ONESHOT
         armed = false;
 #endif
-        of = generation; got = true
+        about = generation; got = true
       }
-    :: atomic { edge -> edge = false }
+    :: atomic { edge -> edge = false; assert(poller_open) }
     fi;
     told = !got; got = false;
     do                                                   // report()
@@ -62,7 +62,7 @@ active proctype companion() {
 #ifndef MUTANT_RETRIES_FOR_EVER
     :: !told && leave -> break
 #endif
-    :: !told && !no_memory -> atomic { arrivals[of]++; assert(arrivals[of] < 3); told = true }   // send()
+    :: !told && !no_memory -> atomic { arrivals[about]++; assert(arrivals[about] < 3); told = true }   // send()
 #ifdef MUTANT_NO_RETRY
     :: !told && no_memory -> break
 #else

@@ -40,6 +40,11 @@
 #define CLOSE 32
 #define MODE(w) ((w) & 7)
 #define UP(w) ((((w) & ~WANTED) & ~7) | AWAKE)
+#ifdef LIVE
+#define POSTS 1
+#else
+#define POSTS 2
+#endif
 mtype = { BUSY, TAIL, LAP, NOT_BUSY };
 
 chan stores[2] = [4] of { mtype };
@@ -151,10 +156,12 @@ proctype producer(byte p; byte posts) {
 proctype closer() {
 #ifndef LIVE
   if
+  :: goto now
   :: skip
-  :: timeout -> assert(ran[0] == accepted[0] && ran[1] == accepted[1]);   // nothing moves any more
-    assert(freed[0] && freed[1])
   fi;
+  timeout -> assert(ran[0] == accepted[0] && ran[1] == accepted[1]);      // nothing moves any more
+  assert(freed[0] && freed[1]);
+now: skip;
 #endif
 #ifdef MUTANT_CLOSED_LATE
   move(CLOSE);
@@ -184,12 +191,12 @@ end: do
 // lane::empty(): D4 and then what is in the lane, which is two looks.
 inline look_into(p) {
   if
-  :: !empty || !has(lanes, p)
+  :: !idle || !has(lanes, p)
   :: else ->
 #ifndef MUTANT_BUSY_IGNORED
-    empty = !busy[p];                                      // [busy] D4
+    idle = !busy[p];                                      // [busy] D4
 #endif
-    atomic { empty = empty && tail[p] == head[p] }
+    atomic { idle = idle && tail[p] == head[p] }
   fi
 }
 inline reap(p) {
@@ -236,8 +243,8 @@ inline drop(p) {
 active proctype loop() {
   mtype what;
   byte lanes, head[2], reaped;
-  bit ended, empty, news;
-  atomic { run producer(0, 2); run producer(1, 1); run closer() }
+  bit ended, idle, news;
+  atomic { run producer(0, POSTS); run producer(1, 1); run closer() }
 turn:
   atomic { lanes = lanes | joining; joining = 0 };         // adopt(): [join] J2
   if
@@ -266,13 +273,13 @@ turn:
     :: else
     fi;
 #ifdef MUTANT_JOINERS_NOT_SEEN_CLOSING
-    empty = true;
+    idle = true;
 #else
-    empty = (joining == 0);                                // drained(), ingress::empty(): lanes_wait()
+    idle = (joining == 0);                                // drained(), ingress::empty(): lanes_wait()
 #endif
     look_into(0); look_into(1);
     if
-    :: empty -> goto leave
+    :: idle -> goto leave
     :: else -> goto turn
     fi
   :: else
@@ -310,7 +317,7 @@ leave:
   drop(0); drop(1);
   (made == 2);
   assert(freed[0] && freed[1]);
-  assert(accepted[0] + refused[0] == 2 && accepted[1] + refused[1] == 1);
+  assert(accepted[0] + refused[0] == POSTS && accepted[1] + refused[1] == 1);
   assert(ran[0] == accepted[0] && ran[1] == accepted[1])
 }
 
