@@ -30,7 +30,7 @@ verdict() {
 
 # Why a search is no proof; nothing if it is one.
 doubt() {
-  if ! grep -q 'errors: 0' "$1"; then grep '^pan:1:' "$1" || tail -1 "$1"
+  if ! grep -q 'errors: 0' "$1"; then grep '^pan:1:' "$1" || echo 'no verdict in time'
   elif grep -q -e 'max search depth too small' -e 'Search not completed' -e 'out of memory' \
     -e 'hash conflicts.*omitted' "$1"; then echo 'the search was cut short'
   else sed -n 's/^[ \t]*\(.*\.pml:[0-9]*\), state.*"\(.*\)"/unreached: \1 \2/p' "$1" | grep -v -e '-end-' | head -1; fi
@@ -43,7 +43,7 @@ model() {
   if ! build "$1" "$name" "$spin_flags" "$gcc_flags"; then
     verdict "$name" "FAILED to build: $(grep -m1 -i error "$dir/$name/log")"; return; fi
   # shellcheck disable=SC2086
-  "$dir/$name/pan" $pan_flags >> "$dir/$name/log" 2>&1
+  timeout ${MODEL_LIMIT:-120} "$dir/$name/pan" $pan_flags >> "$dir/$name/log" 2>&1
   why=$(doubt "$dir/$name/log")
   # What only the other search can reach is no news.
   case $2$why in live*unreached:*) why= ;; esac
@@ -57,7 +57,7 @@ mutant() {
   if ! build "$1" "$name" "$spin_flags" "$gcc_flags"; then
     verdict "$name" "FAILED to build: $(grep -m1 -i error "$dir/$name/log")"; return; fi
   # shellcheck disable=SC2086
-  "$dir/$name/pan" $pan_flags >> "$dir/$name/log" 2>&1
+  timeout ${MODEL_LIMIT:-120} "$dir/$name/pan" $pan_flags >> "$dir/$name/log" 2>&1
   said=$(sed -n 's/^pan:1: \(.*\) (at depth.*/\1/p' "$dir/$name/log" | head -1)
   case $said in
     *"$3"*) verdict "$name" "rejected: $said" ;;

@@ -65,8 +65,10 @@ active proctype companion() {
     :: !told && !no_memory -> atomic { arrivals[about]++; assert(arrivals[about] < 3); told = true }   // send()
 #ifdef MUTANT_NO_RETRY
     :: !told && no_memory -> break
+#elif defined(MUTANT_RETRIES_FOR_EVER)
+    :: !told && no_memory -> skip
 #else
-    :: !told && no_memory -> skip                        // nap()
+    :: !told && no_memory && !leave -> skip              // nap()
 #endif
     od
   od;

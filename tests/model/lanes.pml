@@ -220,7 +220,7 @@ inline reap(p) {
 }
 inline drain(p) {
   do
-  :: atomic { has(lanes, p) && lap[p] > head[p] -> assert(!freed[p]); head[p]++; ran[p]++ }
+  :: atomic { has(lanes, p) && lap[p] > head[p] -> assert(!freed[p]); head[p]++; ran[p]++; some = true }
   :: else -> break
   od
 }
@@ -243,7 +243,7 @@ inline drop(p) {
 active proctype loop() {
   mtype what;
   byte lanes, head[2], reaped;
-  bit ended, idle, news;
+  bit ended, idle, news, some;
   atomic { run producer(0, POSTS); run producer(1, 1); run closer() }
 turn:
   atomic { lanes = lanes | joining; joining = 0 };         // adopt(): [join] J2
@@ -282,6 +282,10 @@ turn:
     :: idle -> goto leave
     :: else -> goto turn
     fi
+  :: else
+  fi;
+  if
+  :: some -> some = false; goto turn                       // nothing_happened() is false
   :: else
   fi;
   atomic {                                                 // publish: [sleep] L1

@@ -27,9 +27,13 @@
 // mutant: NO_MORE_TAKEN expects: invalid end state -- nothing is taken while the ring has nothing
 
 #define CAPACITY 2
+#ifdef LIVE
+#define A_POSTS 2
+#else
 #define A_POSTS 3
+#endif
 #define B_POSTS 2
-#define TASKS 5
+#define TASKS (A_POSTS + B_POSTS)
 #define NONE 7
 
 byte tail, head_out;
