@@ -33,7 +33,7 @@ doubt() {
   if ! grep -q 'errors: 0' "$1"; then grep '^pan:1:' "$1" || echo 'no verdict in time'
   elif grep -q -e 'max search depth too small' -e 'Search not completed' -e 'out of memory' \
     -e 'hash conflicts.*omitted' "$1"; then echo 'the search was cut short'
-  else sed -n 's/^[ \t]*\(.*\.pml:[0-9]*\), state.*"\(.*\)"/unreached: \1 \2/p' "$1" | grep -v -e '-end-' | head -1; fi
+  else sed -n 's/^[[:space:]]*\(.*\.pml:[0-9]*\), state.*"\(.*\)"/unreached: \1 \2/p' "$1" | grep -v -e '-end-' | head -1; fi
 }
 
 # `safety` looks for bad states, `live` for fair runs that never settle.

@@ -18,12 +18,12 @@
 //
 // mutant: RING_BEFORE_FLAG expects: invalid end state -- Z1 rings and then sets the flag
 // mutant: NO_RING expects: acceptance cycle -- Z1 only sets the flag
-// mutant: NOT_ONESHOT expects: assertion violated -- the registration stays armed when it was reported
-// mutant: REARMED_EARLY expects: assertion violated -- armed again before the callback
-// mutant: NOT_REARMED expects: assertion violated -- not armed again
-// mutant: NO_RETRY expects: assertion violated -- an arrival that found no memory is dropped
-// mutant: NO_GENERATION expects: assertion violated -- an arrival for an earlier watch is delivered
-// mutant: CLOSED_UNDER_IT expects: assertion violated -- the poller is closed before the thread was joined
+// mutant: NOT_ONESHOT expects: assertion violated readable -- the registration stays armed when it was reported
+// mutant: REARMED_EARLY expects: assertion violated readable -- armed again before the callback
+// mutant: NOT_REARMED expects: assertion violated ( !(readable) -- not armed again
+// mutant: NO_RETRY expects: assertion violated ( !(readable) -- an arrival that found no memory is dropped
+// mutant: NO_GENERATION expects: assertion violated (g==generation) -- an arrival for an earlier watch is delivered
+// mutant: CLOSED_UNDER_IT expects: assertion violated poller_open -- the poller is closed before the thread was joined
 // mutant: RETRIES_FOR_EVER expects: acceptance cycle -- the retry does not look at the flag
 
 #define EVENTS 2
@@ -129,5 +129,12 @@ active proctype loop() {
 }
 
 #ifdef LIVE
+// A run in which nothing moves any more is a fair one too.
+bit tick;
+active proctype time_passes() {
+  do
+  :: tick == 0
+  od
+}
 ltl live { <> joined }
 #endif

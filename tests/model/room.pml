@@ -11,7 +11,7 @@
 //                 all that is done to blocks, chain and epoch is locked
 //
 // Two scenes: the loop runs all and nobody closes, so each wait must end by itself; or the loop goes
-// away after its first task and the close must end them.
+// away after its first task and the close must end them. In both, with an arena of one block and of none.
 //
 // A lap that is late is a poster that is slow, so laps have no buffer. Left out: tickets (spill.pml),
 // acceptance at the close (close.pml), patience and glances, which wait for nothing, and lanes, which
@@ -24,7 +24,6 @@
 // mutant: EPOCH_KEPT expects: invalid end state -- R4 wakes and leaves the epoch as it was
 // mutant: ONE_WOKEN expects: invalid end state -- R4 wakes one of several
 // mutant: NO_CALL_AT_CLOSE expects: acceptance cycle -- close() does not call
-// mutant: BLOCK_KEPT expects: acceptance cycle -- the block of a spilled task is not given back
 // mutant: CLAIM_PASSES_SPILL expects: invalid end state -- R2 looks at blocks only, not at the ring
 
 #define POSTERS 2
@@ -187,18 +186,24 @@ end: do
 #endif
 
 #define POSTS 3
-#define TASKS (POSTS + 2)
 
 active proctype loop() {
   byte head;
   bit taken, owes_block, leaves;
-  atomic { run poster(0, 2); run poster(1, 1) }
-  if
-  :: leaves = true
-  :: skip
-  fi;
+  byte tasks = POSTS + 2;
+  atomic {
+    if
+    :: leaves = true
+    :: skip
+    fi;
+    if
+    :: chain = false; ready = false; tasks--             // an arena of no blocks
+    :: skip
+    fi;
+    run poster(0, 2); run poster(1, 1)
+  }
 end: do
-  :: atomic { !leaves && ran == TASKS -> break }
+  :: atomic { !leaves && ran == tasks -> break }
   :: atomic { leaves && ran == 1 -> run closer(); break }
   :: else ->
     if
@@ -209,9 +214,6 @@ end: do
     // publish_head
 #ifdef MUTANT_CALL_FIRST
     call();
-#endif
-#ifdef MUTANT_BLOCK_KEPT
-    owes_block = false;
 #endif
     if
     :: owes_block -> atomic { owes_block = false; blocks++ }        // [free] F1, [room] R3
@@ -229,5 +231,12 @@ end: do
 }
 
 #ifdef LIVE
+// A run in which nothing moves any more is a fair one too.
+bit tick;
+active proctype time_passes() {
+  do
+  :: tick == 0
+  od
+}
 ltl live { <> (answered == POSTS) }
 #endif
