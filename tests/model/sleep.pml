@@ -11,10 +11,12 @@
 //   futex_wait    sleeps only if the word still holds what was expected; wake_one ends that sleep
 //   edge          the bell: edge-triggered, so a wait, also one that does not block, takes it away
 //
-// Store buffers are those of x86-TSO: one place each is enough, since a poster's next claim is a locked
-// CAS that drains it, and the loop's own stores here are all read-modify-writes or seq_cst. Weaker
-// CPUs: P1 may also pass the *flag* (its read comes earlier), which is mutant FLAG_READ_EARLY and is what
-// the signal fence plus membarrier forbid; a barrier is then a full fence on every CPU, as here.
+// Store buffers are those of x86-TSO. One place each: a poster posts once here, and its next claim would
+// be a locked CAS that drains it; the loop's stores are read-modify-writes or seq_cst. Weaker CPUs may
+// also read the flag or the word before P1 is even begun; the signal fence keeps the compiler from it,
+// and a barrier is a full fence on any CPU, as here. FLAG_READ_EARLY is what that would look like.
+//
+// choose_fence() and expect_stream() choose at will, not by a count of posts, a bounded number of times.
 //
 // Left out: ringers and the bell's life (doorbell.pml), spill and close (spill.pml, close.pml; what L2
 // asks of them is one more published thing), failing CASes without a cause (they repeat), the clock.

@@ -14,8 +14,8 @@
 // (tail_, head_ are seq_cst), and a lap or a ready flag that is late is a producer that is slow, which
 // is in here anyway. Weaker CPUs: the ticket's load of the tail is seq_cst and follows the check of the
 // spill, both by the model's order. known_head_ is left out: it is an older head, so it only makes a
-// claim ask for the head itself. So is the arena: memory is never short here (room.pml). Nested runs
-// are in ring.pml.
+// claim ask for the head itself. So is the arena: memory is never short here (room.pml). Left out:
+// nested runs, and the published head that they hold back ([head]).
 //
 // mutant: RING_FIRST expects: assertion violated ((ran&before -- the ring until it looks empty, then the spill
 // mutant: SPILL_FIRST expects: assertion violated ((ran&before -- the spill whenever it has something
@@ -81,7 +81,7 @@ retry:
     }
 #endif
     task_at[t % CAPACITY] = task;                  // [slot] S1
-    lap[t % CAPACITY] = t + 1;                     // [slot] S2
+    lap[t % CAPACITY] = t + 1;                     // [slot] S2, [sleep] P1
     goto done;
 spilled:
 #ifdef MUTANT_TICKET_EARLY
