@@ -24,7 +24,7 @@
 // mutant: BELL_READ_FIRST expects: assertion violated (((number<2) -- the bell's number is read before B2
 // mutant: LOOP_TOUCHED expects: assertion violated  !(freed[g]) -- look() asks the loop itself
 // mutant: VISIT_FORGOTTEN expects: assertion violated  !(freed[g]) -- W2 does not wait for who stands in the waiting room
-// mutant: NO_LOOK expects: invalid end state -- published, and nobody rings
+// mutant: NO_LOOK expects: acceptance cycle -- published, and nobody rings
 
 #define IDLE 0
 #define AWAKE 1

@@ -24,7 +24,7 @@
 // mutant: RING_BEHIND_SPILL expects: assertion violated ((ran&before -- a producer does not look whether the spill is empty
 // mutant: TICKET_EARLY expects: assertion violated ((ran&before -- the ticket of the post before serves once more
 // mutant: CLAIM_BY_STORE expects: assertion violated ((ran&before -- a claim is a load and a store
-// mutant: NO_MORE_TAKEN expects: invalid end state -- nothing is taken while the ring has nothing
+// mutant: NO_MORE_TAKEN expects: acceptance cycle -- nothing is taken while the ring has nothing
 
 #define CAPACITY 2
 #ifdef LIVE
