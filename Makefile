@@ -9,6 +9,7 @@
 #   make bench-plot   its plots, by gnuplot                   make bench-save   a run to keep
 #   make bench-table  all of it, as Markdown
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
+#   make model        the protocols' models in tests/model, and the mutants that spin must reject
 #   make explore      interleavings of the real code, and faults that they must catch; see tests/explore
 #   make soak         random programs of many threads, each task accounted for; ARGS="--seconds 3600 --seed 1"
 #   make fuzz         the same from bytes, by clang's libFuzzer
@@ -79,7 +80,7 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test explore soak fuzz demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
+.PHONY: test model explore soak fuzz demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
         check-join join split format clean help force
 
 test: $(dir)/tests
@@ -92,6 +93,9 @@ soak: $(dir)/soak
 fuzz: build/fuzz
 	@mkdir -p build/corpus
 	cd build && ./fuzz -max_total_time=60 -timeout=20 $(ARGS) corpus ../tests/soak/corpus
+
+model:
+	@sh tests/model/check.sh build/model
 
 demo: $(joined)/examples/tour
 	@$< $(ARGS)
