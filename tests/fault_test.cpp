@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <new>
 #include <system_error>
@@ -250,7 +251,9 @@ EVERY_POLICY("a wait that is interrupted, ends without a reason or fails loses n
 }
 
 EVERY_POLICY("a bell whose write is interrupted, refused or short rings all the same") {
-  sweep(path, site::write, {-EINTR, -EAGAIN, -ENOMEM, 0, 4});
+  sweep(path, site::write, {-EINTR, -ENOMEM, 0, 4});
+  // A pipe that says so has been rung already; of a counter it is no more than an excuse.
+  if (std::strcmp(faulty_loop::poller_name(), "epoll") == 0) sweep(path, site::write, {-EAGAIN});
   sweep(path, site::read, {-EINTR, -EAGAIN});
 }
 
