@@ -18,6 +18,7 @@
 #include "soak/choices.hpp"
 #include "soak/ledger.hpp"
 #include "soak/pipe.hpp"
+#include "soak/tasks.hpp"
 
 namespace soak {
 
@@ -34,8 +35,6 @@ struct stage {
   std::size_t depth = 0;   // nested runs; the loop's
   std::atomic<std::uint64_t> operations{0};
 };
-
-struct oops {};
 
 template <class Loop>
 class actor {
@@ -86,10 +85,6 @@ class actor {
 
   // ---- Posting ----
 
-  auto task(entry& e) {
-    return [e = charge(e)] { e.run(); };
-  }
-
   void note(entry& e, post_result result) {
     e.accepted = result == post_result::accepted;
     promise(result != post_result::closed || loop_.closed(), "only a closed loop answers closed");
@@ -137,24 +132,6 @@ class actor {
     promise(told.accepted <= given.size(), "no more is accepted than was given");
     for (std::size_t i = 0; i < told.accepted; ++i) given[i]->accepted = true;
     promise(told.accepted == given.size() || told.result != post_result::accepted, "a range that is not whole says why");
-  }
-
-  auto large(entry& e) {
-    struct bulk {
-      unsigned char bytes[200];
-    };
-    bulk b{};
-    b.bytes[199] = 7;
-    return [e = charge(e), b] {
-      promise(b.bytes[199] == 7, "a large closure arrives whole");
-      e.run();
-    };
-  }
-  auto throwing(entry& e) {
-    return [e = charge(e)] {
-      e.run();
-      throw oops();
-    };
   }
 
   // One that gives more work from inside.
