@@ -339,7 +339,7 @@
 #define HYBRIDLOOP_ABI                                                             \
   HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
                     HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER)
-// What is rare, kept out of what is not.
+// What is rare, kept out of what is not; and what runs for every event, kept in one function.
 #if defined(__GNUC__) || defined(__clang__)
 #define HYBRIDLOOP_OUT_OF_LINE __attribute__((noinline))
 #define HYBRIDLOOP_IN_LINE inline __attribute__((always_inline))

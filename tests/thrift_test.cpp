@@ -189,6 +189,15 @@ TEST_CASE("who does not run the loop is told the true time, however long ago the
   CHECK(l.now() == virtual_clock::now());
 }
 
+TEST_CASE("what came at once is judged by how much came") {
+  using hybridloop::detail::came_at_once;
+  CHECK(came_at_once(4000, 1));
+  CHECK_FALSE(came_at_once(5000, 1));
+  CHECK(came_at_once(20000, 50));
+  CHECK_FALSE(came_at_once(30000, 50));
+  CHECK_FALSE(came_at_once(0, 0));
+}
+
 TEST_CASE("while descriptors are ready at once the loop prepares no sleep between them") {
   virtual_loop l;
   carousel<virtual_loop> round(l);

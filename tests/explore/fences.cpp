@@ -19,7 +19,8 @@ void almost_park(adaptive_loop& l) {
   l.run_once();
 }
 
-void two_posts_each(adaptive_loop& l) {
+template <class Loop>
+void two_posts_each(Loop& l) {
   ledger book;
   book.after(2, [&] { l.close(); });
   start("loop", [&] { l.run(); });
@@ -52,11 +53,5 @@ EXPLORE(barrier_refused, 2) {
   l.wake();
   l.run_once();
   barrier::refused = true;
-  ledger book;
-  book.after(2, [&] { l.close(); });
-  start("loop", [&] { l.run(); });
-  start("one", [&] { book.post(l, 1); });
-  start("two", [&] { book.post(l, 2); });
-  play();
-  book.check();
+  two_posts_each(l);
 }
