@@ -298,6 +298,22 @@ TEST_CASE("while descriptors are busy each callback's microtasks run behind it")
   CHECK(l.stats().microtasks_deferred == 0);
 }
 
+TEST_CASE("while descriptors are busy the counters of the loop follow") {
+  virtual_clock::reset();
+  virtual_loop l;
+  const socket_pair busy;
+  std::uint64_t rounds = 0, most_behind = 0;
+  l.watch(busy.left(), interest::readable, [&] {
+    most_behind = (std::max)(most_behind, rounds++ - l.stats().tasks);
+    if (rounds == 300) l.stop();
+  });
+  busy.write_right();
+
+  l.run();
+
+  CHECK(most_behind <= 1);
+}
+
 TEST_CASE("a run until idle does not stay with descriptors that nobody waits for any more") {
   virtual_clock::reset();
   virtual_loop l;
