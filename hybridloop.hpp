@@ -79,7 +79,7 @@
 //   wait/    kernel parker bell fence
 //   poller/  contract epoll poll none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
-//   timer/   record heap bag wheel timers
+//   timer/   record heap bag strays wheel timers
 //   watch/   record registry watches
 //   loop/    options traits frames blocked hook meter doorbell wakeup entrance lookout companion
 //            lending core ownership fork event_batch park loan runner invoke handle producer loop
@@ -1040,8 +1040,11 @@ class task_fifo {
   bool empty() const noexcept { return head_ == tail_; }
   std::size_t size() const noexcept { return tail_ - head_; }
 
-  void push(unique_task&& task) {
-    if (size() == capacity_) grow();
+  // For one more. False: there is no memory for it.
+  bool make_room() noexcept { return size() != capacity_ || grow(); }
+
+  // There is room.
+  void push(unique_task&& task) noexcept {
     ::new (static_cast<void*>(&slots_[tail_ & (capacity_ - 1)])) unique_task(std::move(task));
     ++tail_;
   }
@@ -1059,10 +1062,10 @@ class task_fifo {
   }
 
  private:
-  void grow() {
+  bool grow() noexcept {
     const std::size_t wider = capacity_ == 0 ? 16 : capacity_ * 2;
     void* memory = heap_take(wider * sizeof(unique_task), alignof(unique_task));
-    if (memory == nullptr) fail("out of memory for deferred tasks");
+    if (memory == nullptr) return false;
     auto* larger = static_cast<unique_task*>(memory);
     std::size_t count = 0;
     for (; !empty(); ++count) ::new (static_cast<void*>(&larger[count])) unique_task(pop());
@@ -1071,6 +1074,7 @@ class task_fifo {
     capacity_ = wider;
     head_ = 0;
     tail_ = count;
+    return true;
   }
 
   unique_task* slots_ = nullptr;
@@ -3820,6 +3824,7 @@ struct alignas(64) timer_record {
   repeat how = repeat::fixed_rate;
   bool ours = false;        // made by the loop thread
   bool held = false;        // stands aside until the next turn
+  bool stray = false;       // stands among those for whom there was no memory
   bool started = false;     // counted
   bool moved = false;       // while running: the deadline is the next one already
   bool referenced = true;
@@ -3893,13 +3898,15 @@ class timer_heap {
   bool empty() const noexcept { return size_ == 0; }
   const entry& top() const noexcept { return entries_[0]; }
 
-  void push(const entry& e) {
-    if (size_ == room_) grow();
+  // False: there is no memory for it.
+  bool push(const entry& e) noexcept {
+    if (size_ == room_ && !grow()) return false;
     std::size_t at = size_++;
     for (; at > 0 && e.before(entries_[(at - 1) / 4]); at = (at - 1) / 4) {
       entries_[at] = entries_[(at - 1) / 4];
     }
     entries_[at] = e;
+    return true;
   }
 
   void pop() noexcept {
@@ -3949,14 +3956,15 @@ class timer_heap {
     }
   }
 
-  void grow() {
+  bool grow() noexcept {
     const std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     auto* entries = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
-    if (entries == nullptr) fail("out of memory for due timers");
+    if (entries == nullptr) return false;
     if (size_ != 0) std::memcpy(entries, entries_, size_ * sizeof(entry));
     if (entries_ != nullptr) heap_give(entries_, alignof(entry));
     entries_ = entries;
     room_ = wider;
+    return true;
   }
 
   entry* entries_ = nullptr;
@@ -3990,15 +3998,10 @@ class timer_chunks {
     while (free_ != nullptr) heap_give(take(), alignof(chunk));
   }
 
-  chunk* take() {
-    chunk* c = free_;
-    if (c != nullptr) {
-      free_ = c->older;
-    } else {
-      c = static_cast<chunk*>(heap_take(sizeof(chunk), alignof(chunk)));
-      if (c == nullptr) fail("out of memory for timers");
-    }
-    return c;
+  // nullptr: the heap is empty.
+  chunk* take() noexcept {
+    if (free_ == nullptr) return static_cast<chunk*>(heap_take(sizeof(chunk), alignof(chunk)));
+    return std::exchange(free_, free_->older);
   }
   void give(chunk* c) noexcept {
     c->older = free_;
@@ -4021,14 +4024,17 @@ class timer_bag {
 
   bool empty() const noexcept { return size_ == 0; }
 
-  void put(const entry& e, chunks& spare) {
+  // False: there is no memory for it.
+  bool put(const entry& e, chunks& spare) noexcept {
     if (size_ % chunks::size == 0) {
       chunk* fresh = spare.take();
+      if (fresh == nullptr) return false;
       fresh->older = newest_;
       newest_ = fresh;
     }
     ++size_;
     last() = e;
+    return true;
   }
 
   // A timer has left. If it came last, as one that is armed and cancelled at once did, it goes now.
@@ -4061,7 +4067,7 @@ class timer_bag {
   }
 
   // The earliest deadline, or `crowd` if there are more than a handful; `never` when nobody stands
-  // here any more, and then the bag is empty.
+  // here any more, and then the bag is empty. What it puts back has the chunks that it took out.
   nanos earliest(nanos crowd, chunks& spare) {
     entry kept[handful + 1];
     std::size_t count = 0;
@@ -4141,6 +4147,70 @@ class timer_bag {
 HYBRIDLOOP_CLOSE
 // <<< timer/bag.hpp
 
+// >>> timer/strays.hpp - timers for whose place in the wheel there was no memory
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Linked through their records, so that a timer which was accepted needs no memory to fire. All of them
+// are looked through each time: there are some until the heap gives again. The loop thread only.
+template <class Traits>
+class timer_strays {
+ public:
+  using record = timer_record<Traits>;
+  using entry = timer_entry<Traits>;
+
+  bool empty() const noexcept { return first_ == nullptr; }
+
+  void add(record& r) noexcept {
+    r.stray = true;
+    r.next_spare = std::exchange(first_, &r);
+  }
+  void remove(record& r) noexcept {
+    record** at = &first_;
+    while (*at != &r) at = &(*at)->next_spare;
+    *at = r.next_spare;
+    r.stray = false;
+  }
+
+  // Calls f for each, which may add it again.
+  template <class F>
+  void empty_out(const F& f) {
+    record* r = std::exchange(first_, nullptr);
+    while (r != nullptr) {
+      record& one = *std::exchange(r, r->next_spare);
+      one.stray = false;
+      f(one);
+    }
+  }
+
+  // The earliest that waits for no next turn; `none` if that is earlier.
+  entry soonest(const entry& none) const noexcept {
+    entry least = none;
+    for (record* r = first_; r != nullptr; r = r->next_spare) {
+      const entry e{r->deadline, r->order, r};
+      if (!r->held && e.before(least)) least = e;
+    }
+    return least;
+  }
+  bool any_held() const noexcept {
+    const record* r = first_;
+    while (r != nullptr && !r->held) r = r->next_spare;
+    return r != nullptr;
+  }
+  std::size_t count_due(nanos now) const noexcept {
+    std::size_t count = 0;
+    for (const record* r = first_; r != nullptr; r = r->next_spare) count += r->deadline <= now ? 1u : 0u;
+    return count;
+  }
+
+ private:
+  record* first_ = nullptr;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< timer/strays.hpp
+
 // >>> timer/wheel.hpp - deadlines in order: a hierarchical wheel for the far ones, a heap for the near
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -4176,9 +4246,10 @@ class timer_wheel {
   // A timer that is due already but must not fire before the next turn: aside until free_held().
   void hold(record& r) {
     r.held = true;
-    held_.put(number(r), chunks_);
+    if (!held_.put(number(r), chunks_)) strays_.add(r);
   }
   void free_held() {
+    if (!strays_.empty()) free_strays();
     if (held_.empty()) return;
     held_.empty_out(chunks_, [this](const entry& e) {
       if (!e.stands()) return;
@@ -4190,7 +4261,10 @@ class timer_wheel {
   void erase(record& r) noexcept {
     if (std::exchange(r.order, 0) == 0) return;
     const std::uint64_t tick = tick_of(r.deadline);
-    if (std::exchange(r.held, false)) {
+    const bool held = std::exchange(r.held, false);
+    if (r.stray) {
+      strays_.remove(r);
+    } else if (held) {
       held_.drop_gone(chunks_);
     } else if (tick < base_) {
       heap_.drop_gone();
@@ -4211,13 +4285,18 @@ class timer_wheel {
   // The earliest timer leaves the wheel, if it is due at `now`; otherwise nullptr.
   record* take_due(nanos now) {
     for (;;) {
-      while (heap_.empty()) {
-        if (!refill(now)) return nullptr;
+      if (heap_.empty() && refill(now)) continue;
+      const bool due = !heap_.empty() && heap_.top().deadline <= now;
+      const entry e = due ? heap_.top() : nobody;
+      if (due && !e.stands()) {
+        heap_.pop();
+        continue;
       }
-      const entry e = heap_.top();
-      if (e.deadline > now) return nullptr;
+      if (!strays_.empty()) {
+        if (record* r = take_stray(e, now)) return r;
+      }
+      if (!due) return nullptr;
       heap_.pop();
-      if (!e.stands()) continue;
       e.timer->order = 0;
       return e.timer;
     }
@@ -4227,22 +4306,18 @@ class timer_wheel {
   // share the earliest bucket: then it is the bucket's beginning, and the wake there is for all.
   nanos next_wake() {
     if (held_.earliest(long_ago, chunks_) != never) return long_ago;  // all of these are due
-    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
-    if (!heap_.empty()) return heap_.top().deadline;
-    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
-      const std::uint32_t bucket = earliest_bucket(level);
-      const nanos earliest = bags_[bucket].earliest(time_of(start_of(level, bucket)), chunks_);
-      if (earliest != never) return earliest;
-      clear_bit(bucket);
-    }
-    return never;
+    if (strays_.empty()) return next_wake_of_others();
+    if (strays_.any_held()) return long_ago;
+    const nanos soonest = strays_.soonest(nobody).deadline;
+    const nanos others = next_wake_of_others();
+    return soonest < others ? soonest : others;
   }
 
   // How many are due. Looks at single timers only where the clock is in the middle of a bucket.
   std::size_t count_due(nanos now) const noexcept {
     const std::uint64_t tick = tick_of(now);
     const std::size_t in_heap = tick >= base_ ? heap_.standing() : heap_.count_due(now);
-    std::size_t count = held_.standing() + in_heap;
+    std::size_t count = held_.standing() + in_heap + strays_.count_due(now);
     for (std::uint32_t level = 0; level < levels; ++level) {
       for (std::uint64_t left = occupied_[level]; left != 0; left &= left - 1) {
         const std::uint32_t bucket = level * buckets_per_level + lowest_bit(left);
@@ -4310,8 +4385,20 @@ class timer_wheel {
     return e;
   }
 
+  nanos next_wake_of_others() {
+    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
+    if (!heap_.empty()) return heap_.top().deadline;
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      const nanos earliest = bags_[bucket].earliest(time_of(start_of(level, bucket)), chunks_);
+      if (earliest != never) return earliest;
+      clear_bit(bucket);
+    }
+    return never;
+  }
+
   entry look_for_soonest() {
-    const entry least = held_.soonest(nobody);
+    const entry least = strays_.soonest(held_.soonest(nobody));
     while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
     if (!heap_.empty()) return heap_.top().before(least) ? heap_.top() : least;
     for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
@@ -4325,10 +4412,28 @@ class timer_wheel {
   // Where the base says.
   void stand(const entry& e) {
     const std::uint64_t tick = tick_of(e.deadline);
-    if (tick < base_) return heap_.push(e);
+    if (tick < base_) return be_near(e);
     const std::uint32_t bucket = bucket_of(tick);
-    bags_[bucket].put(e, chunks_);
+    if (!bags_[bucket].put(e, chunks_)) return strays_.add(*e.timer);
     set_bit(bucket);
+  }
+  void be_near(const entry& e) {
+    if (!heap_.push(e)) strays_.add(*e.timer);
+  }
+
+  void free_strays() {
+    strays_.empty_out([this](record& r) {
+      r.held = false;
+      stand({r.deadline, r.order, &r});
+    });
+  }
+  // If one of them comes before the earliest of the others and is due.
+  record* take_stray(const entry& other, nanos now) {
+    const entry e = strays_.soonest(other);
+    if (e.timer == other.timer || e.deadline > now) return nullptr;
+    strays_.remove(*e.timer);
+    e.timer->order = 0;
+    return e.timer;
   }
 
   // Up to `target` or the first tick with timers, whichever comes first. Buckets of higher levels
@@ -4361,7 +4466,7 @@ class timer_wheel {
     bags_[bucket].empty_out(chunks_, [this](const entry& e) {
       if (!e.stands()) return;
       e.timer->bring_near();
-      heap_.push(e);
+      be_near(e);
     });
     move_base(base_);
     return true;
@@ -4373,6 +4478,7 @@ class timer_wheel {
   std::uint64_t occupied_[levels] = {};
   timer_heap<Traits> heap_;
   timer_chunks<Traits> chunks_;
+  timer_strays<Traits> strays_;
   bag held_;
   bag bags_[levels * buckets_per_level];
 };
@@ -8165,6 +8271,8 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
+  template <class Build, class F>
+  void put_aside(detail::task_fifo& queue, F&& f);
   template <class Build, class F, class Posted>
   std::invoke_result_t<F&> ask(F& f, overflow when_full, const Posted& posted);
   template <class Build, class F>
@@ -8300,18 +8408,32 @@ detail::unique_task basic_loop<Traits>::make_task(F&& f) {
   return task;
 }
 
+// Room is made first, so that f is still the caller's where there is none; and once more, because the
+// closure's constructor may have taken it.
+template <class Traits>
+template <class Build, class F>
+void basic_loop<Traits>::put_aside(detail::task_fifo& queue, F&& f) {
+  const auto make_room = [&queue] {
+    if (!queue.make_room()) detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: task");
+  };
+  make_room();
+  detail::unique_task task = make_task<Build>(std::forward<F>(f));
+  make_room();
+  queue.push(std::move(task));
+}
+
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::defer(F&& f) {
   HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() outside of the loop thread: post() instead");
-  core_->deferred.push(make_task<Build>(std::forward<F>(f)));
+  put_aside<Build>(core_->deferred, std::forward<F>(f));
 }
 
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::microtask(F&& f) {
   HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() outside of the loop thread: post() instead");
-  core_->microtasks.push(make_task<Build>(std::forward<F>(f)));
+  put_aside<Build>(core_->microtasks, std::forward<F>(f));
 }
 
 // ---- Running it ----

@@ -129,6 +129,7 @@
 #include "timer/record.hpp"
 #include "timer/heap.hpp"
 #include "timer/bag.hpp"
+#include "timer/strays.hpp"
 #include "timer/wheel.hpp"
 #include "timer/timers.hpp"
 

@@ -12,6 +12,8 @@
 #include <thread>
 #include <type_traits>
 
+#include "support/life.hpp"
+#include "support/scarcity.hpp"
 #include "support/watching.hpp"
 
 #if defined(__cpp_exceptions)
@@ -102,116 +104,12 @@ struct faulty_kernel : hybridloop::detail::system_kernel {
   class thread : public real::thread {
    public:
     int start(void (*run)(void*), void* with) noexcept {
-      return -fault::instead_of(site::thread, [=] { return -real::thread::start(run, with); });
+      return -fault::instead_of(site::thread, [&] { return -real::thread::start(run, with); });
     }
   };
 };
 using faulty_loop = loop_with<faulty_kernel>;
-
-// One of everything that a loop is asked for. Each request is answered or refused; what was not refused
-// is waited for, without end.
-class life {
- public:
-  explicit life(fast_path path) : loop_(prepared(path), refused_) {}
-
-  void lead() {
-    if (refused_) return;
-    const scoped_thread runner([this] { loop_.run(); });
-    for (int times = 0; times < 2; ++times) {
-      give();
-      arm();
-      watch();
-      give();
-      unwatch();
-      in_lane();
-    }
-    fault::lift();
-    give();
-    CHECK(loop_.invoke([] { return 7; }) == 7);
-    loop_.close();
-  }
-
- private:
-  static hybridloop::loop_options prepared(fast_path path) {
-    hybridloop::loop_options options = on(path);
-    options.spin = 0ns;  // whatever can sleep does
-    options.ring_capacity = 4;
-    options.arena_capacity = 8;
-    return options;
-  }
-
-  // False: refused, with an error that says why.
-  template <class Request>
-  bool granted(const Request& request) {
-    try {
-      request();
-      return true;
-    } catch (const std::bad_alloc&) {
-      return false;
-    } catch (const std::system_error& why) {
-      CHECK(why.code().value() != 0);
-      return false;
-    }
-  }
-  void go_to_sleep() {
-    const auto parks = loop_.stats().parks;
-    loop_.wake();
-    await([&] { return loop_.stats().parks != parks; });
-  }
-
-  void give() {
-    go_to_sleep();
-    int accepted = 0;
-    std::atomic<int> ran{0};
-    for (int i = 0; i < 20; ++i) {
-      granted([&] { accepted += loop_.post([&ran] { ++ran; }) == post_result::accepted ? 1 : 0; });
-    }
-    await([&] { return ran == accepted; });
-  }
-  void arm() {
-    std::atomic<bool> fired{false};
-    if (granted([&] { loop_.after(300us, [&fired] { fired = true; }); })) await([&] { return fired.load(); });
-  }
-  void watch() {
-    heard_ = false;
-    watched_ = granted([&] {
-      id_ = loop_.watch(pair_.left(), interest::readable, [this](const hybridloop::ready& what) {
-        CHECK(what.error == (what.native_error != 0));
-        pair_.drain_left();
-        heard_ = true;
-      });
-    });
-    if (!watched_) return;
-    pair_.write_right();
-    await([&] { return heard_.load(); });
-    go_to_sleep();
-  }
-  void unwatch() {
-    std::atomic<bool> gone{false};
-    bool known = false;
-    if (watched_ && granted([&] { known = loop_.unwatch(id_, [&gone] { gone = true; }); }) && known) {
-      await([&] { return gone.load(); });
-    }
-  }
-  void in_lane() {
-    int accepted = 0;
-    std::atomic<int> ran{0};
-    granted([&] {
-      auto lane = loop_.make_producer(2);
-      for (int i = 0; i < 10; ++i) {
-        granted([&] { accepted += lane.post([&ran] { ++ran; }) == post_result::accepted ? 1 : 0; });
-      }
-    });
-    await([&] { return ran == accepted; });
-  }
-
-  std::error_code refused_;
-  const socket_pair pair_;
-  hybridloop::watch_id id_;
-  bool watched_ = false;
-  std::atomic<bool> heard_{false};
-  faulty_loop loop_;
-};
+struct nothing {};
 
 // Every call of that kind in turn.
 void sweep(fast_path path, site where, std::initializer_list<int> answers) {
@@ -220,7 +118,7 @@ void sweep(fast_path path, site where, std::initializer_list<int> answers) {
       INFO("site ", static_cast<int>(where), ", call ", which, ", answer ", answer);
       const auto before = open_descriptors();
       fault::prepare(where, which, answer);
-      life(path).lead();
+      life<faulty_loop, nothing>(path).lead([] { fault::lift(); });
       CHECK(open_descriptors() == before);
       if (static_cast<std::size_t>(which) >= scaled(200)) break;
     }
@@ -260,6 +158,20 @@ EVERY_POLICY("a bell whose write is interrupted, refused or short rings all the 
 EVERY_POLICY("memory that the kernel refuses is an error of the request that needed it") {
   sweep(path, site::map, {-ENOMEM});
 }
+
+#if SUPPORT_COUNTS_ALLOCATIONS
+
+EVERY_POLICY("whichever allocation fails, its request is told, and nothing that was accepted is lost") {
+  for (int which = 0; which == 0 || scarcity::struck(); ++which) {
+    INFO("allocation ", which);
+    const auto before = open_descriptors();
+    scarcity::prepare(which);
+    life<meagre_loop, scarcity>(path).lead([] { scarcity::lift(); });
+    CHECK(open_descriptors() == before);
+  }
+}
+
+#endif
 
 TEST_CASE("a change that the poller refuses once is made up for, and burns no core") {
   for (const bool drop_the_other : {true, false}) {

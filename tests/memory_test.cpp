@@ -7,27 +7,21 @@
 #include <system_error>
 #include <utility>
 
+#include <dlfcn.h>
+
 #include "support/running.hpp"
+#include "support/scarcity.hpp"
 #include "support/support.hpp"
 
 using namespace support;
 
-// Sanitizers bring a malloc of their own.
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define OWN_MALLOC
-#endif
-#endif
-#if defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(OWN_MALLOC)
+#if SUPPORT_COUNTS_ALLOCATIONS
 
-static thread_local std::size_t allocations = 0;
-static thread_local bool nothing_left = false;
-
-extern "C" void* __libc_malloc(std::size_t bytes);
+// The next one in line, not the C library's by its own name: valgrind puts itself there.
 extern "C" void* malloc(std::size_t bytes) noexcept {
-  ++allocations;
-  return nothing_left ? nullptr : __libc_malloc(bytes);
+  static const auto next = reinterpret_cast<void* (*)(std::size_t)>(::dlsym(RTLD_NEXT, "malloc"));
+  ++support::allocations;
+  return support::refuses_memory() ? nullptr : next(bytes);
 }
 
 namespace {
@@ -165,17 +159,6 @@ struct exhausted {
   ~exhausted() { nothing_left = false; }
 };
 
-// Then nothing can be mapped either.
-struct meagre_kernel : hybridloop::detail::system_kernel {
-  static void* map(std::size_t bytes) noexcept {
-    return nothing_left ? nullptr : hybridloop::detail::system_kernel::map(bytes);
-  }
-};
-struct meagre_traits : hybridloop::default_traits {
-  using kernel = meagre_kernel;
-};
-using meagre_loop = hybridloop::basic_loop<meagre_traits>;
-
 // A loop whose ring is full and that has no arena, so that whatever comes next takes memory.
 class full_loop {
  public:
@@ -302,6 +285,41 @@ TEST_CASE(
   CHECK(told);
   CHECK(alive.use_count() == 1);
   go.open();
+}
+
+TEST_CASE("a deferred task or a microtask that finds no memory throws, and is still the caller's") {
+  for (const bool micro : {false, true}) {
+    meagre_loop l(tiny(2));
+    fate what;
+    int accepted = 0;
+    const auto put_aside = [&](witness<>& task) {
+      try {
+        micro ? l.microtask(std::move(task)) : l.defer(std::move(task));
+        ++accepted;
+      } catch (const std::exception&) {
+        CHECK(task.intact());
+      }
+    };
+    must_post(l, [&] {
+      const exhausted now;
+      witness<> task(what);
+      put_aside(task);
+      CHECK(accepted == 0);
+      nothing_left = false;
+      put_aside(task);
+      nothing_left = true;
+      for (int i = 0; i < 20; ++i) {
+        witness<> another(what);
+        put_aside(another);
+      }
+    });
+
+    l.run_until_idle();
+
+    CHECK(accepted == 16);
+    CHECK(what.ran == accepted);
+    CHECK(what.destroyed == 21);
+  }
 }
 
 TEST_SUITE_END();

@@ -277,6 +277,8 @@ class basic_loop {
   void set_referenced(Id id, bool wanted);
   template <class Build, class F>
   detail::unique_task make_task(F&& f);
+  template <class Build, class F>
+  void put_aside(detail::task_fifo& queue, F&& f);
   template <class Build, class F, class Posted>
   std::invoke_result_t<F&> ask(F& f, overflow when_full, const Posted& posted);
   template <class Build, class F>

@@ -128,18 +128,32 @@ detail::unique_task basic_loop<Traits>::make_task(F&& f) {
   return task;
 }
 
+// Room is made first, so that f is still the caller's where there is none; and once more, because the
+// closure's constructor may have taken it.
+template <class Traits>
+template <class Build, class F>
+void basic_loop<Traits>::put_aside(detail::task_fifo& queue, F&& f) {
+  const auto make_room = [&queue] {
+    if (!queue.make_room()) detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: task");
+  };
+  make_room();
+  detail::unique_task task = make_task<Build>(std::forward<F>(f));
+  make_room();
+  queue.push(std::move(task));
+}
+
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::defer(F&& f) {
   HYBRIDLOOP_CONTRACT(core_->runs_here(), "defer() outside of the loop thread: post() instead");
-  core_->deferred.push(make_task<Build>(std::forward<F>(f)));
+  put_aside<Build>(core_->deferred, std::forward<F>(f));
 }
 
 template <class Traits>
 template <class F, class Build>
 void basic_loop<Traits>::microtask(F&& f) {
   HYBRIDLOOP_CONTRACT(core_->runs_here(), "microtask() outside of the loop thread: post() instead");
-  core_->microtasks.push(make_task<Build>(std::forward<F>(f)));
+  put_aside<Build>(core_->microtasks, std::forward<F>(f));
 }
 
 // ---- Running it ----

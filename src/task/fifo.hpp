@@ -5,7 +5,6 @@
 #include <new>
 #include <utility>
 
-#include "base/contract.hpp"
 #include "task/memory.hpp"
 #include "task/unique_task.hpp"
 
@@ -27,8 +26,11 @@ class task_fifo {
   bool empty() const noexcept { return head_ == tail_; }
   std::size_t size() const noexcept { return tail_ - head_; }
 
-  void push(unique_task&& task) {
-    if (size() == capacity_) grow();
+  // For one more. False: there is no memory for it.
+  bool make_room() noexcept { return size() != capacity_ || grow(); }
+
+  // There is room.
+  void push(unique_task&& task) noexcept {
     ::new (static_cast<void*>(&slots_[tail_ & (capacity_ - 1)])) unique_task(std::move(task));
     ++tail_;
   }
@@ -46,10 +48,10 @@ class task_fifo {
   }
 
  private:
-  void grow() {
+  bool grow() noexcept {
     const std::size_t wider = capacity_ == 0 ? 16 : capacity_ * 2;
     void* memory = heap_take(wider * sizeof(unique_task), alignof(unique_task));
-    if (memory == nullptr) fail("out of memory for deferred tasks");
+    if (memory == nullptr) return false;
     auto* larger = static_cast<unique_task*>(memory);
     std::size_t count = 0;
     for (; !empty(); ++count) ::new (static_cast<void*>(&larger[count])) unique_task(pop());
@@ -58,6 +60,7 @@ class task_fifo {
     capacity_ = wider;
     head_ = 0;
     tail_ = count;
+    return true;
   }
 
   unique_task* slots_ = nullptr;

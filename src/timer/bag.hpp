@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "base/clock.hpp"
-#include "base/contract.hpp"
 #include "task/memory.hpp"
 #include "timer/record.hpp"
 
@@ -29,15 +29,10 @@ class timer_chunks {
     while (free_ != nullptr) heap_give(take(), alignof(chunk));
   }
 
-  chunk* take() {
-    chunk* c = free_;
-    if (c != nullptr) {
-      free_ = c->older;
-    } else {
-      c = static_cast<chunk*>(heap_take(sizeof(chunk), alignof(chunk)));
-      if (c == nullptr) fail("out of memory for timers");
-    }
-    return c;
+  // nullptr: the heap is empty.
+  chunk* take() noexcept {
+    if (free_ == nullptr) return static_cast<chunk*>(heap_take(sizeof(chunk), alignof(chunk)));
+    return std::exchange(free_, free_->older);
   }
   void give(chunk* c) noexcept {
     c->older = free_;
@@ -60,14 +55,17 @@ class timer_bag {
 
   bool empty() const noexcept { return size_ == 0; }
 
-  void put(const entry& e, chunks& spare) {
+  // False: there is no memory for it.
+  bool put(const entry& e, chunks& spare) noexcept {
     if (size_ % chunks::size == 0) {
       chunk* fresh = spare.take();
+      if (fresh == nullptr) return false;
       fresh->older = newest_;
       newest_ = fresh;
     }
     ++size_;
     last() = e;
+    return true;
   }
 
   // A timer has left. If it came last, as one that is armed and cancelled at once did, it goes now.
@@ -100,7 +98,7 @@ class timer_bag {
   }
 
   // The earliest deadline, or `crowd` if there are more than a handful; `never` when nobody stands
-  // here any more, and then the bag is empty.
+  // here any more, and then the bag is empty. What it puts back has the chunks that it took out.
   nanos earliest(nanos crowd, chunks& spare) {
     entry kept[handful + 1];
     std::size_t count = 0;

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/contract.hpp"
 #include "task/memory.hpp"
 #include "timer/record.hpp"
 
@@ -30,13 +29,15 @@ class timer_heap {
   bool empty() const noexcept { return size_ == 0; }
   const entry& top() const noexcept { return entries_[0]; }
 
-  void push(const entry& e) {
-    if (size_ == room_) grow();
+  // False: there is no memory for it.
+  bool push(const entry& e) noexcept {
+    if (size_ == room_ && !grow()) return false;
     std::size_t at = size_++;
     for (; at > 0 && e.before(entries_[(at - 1) / 4]); at = (at - 1) / 4) {
       entries_[at] = entries_[(at - 1) / 4];
     }
     entries_[at] = e;
+    return true;
   }
 
   void pop() noexcept {
@@ -86,14 +87,15 @@ class timer_heap {
     }
   }
 
-  void grow() {
+  bool grow() noexcept {
     const std::size_t wider = room_ == 0 ? 64 : room_ * 2;
     auto* entries = static_cast<entry*>(heap_take(wider * sizeof(entry), alignof(entry)));
-    if (entries == nullptr) fail("out of memory for due timers");
+    if (entries == nullptr) return false;
     if (size_ != 0) std::memcpy(entries, entries_, size_ * sizeof(entry));
     if (entries_ != nullptr) heap_give(entries_, alignof(entry));
     entries_ = entries;
     room_ = wider;
+    return true;
   }
 
   entry* entries_ = nullptr;

@@ -66,6 +66,7 @@ struct alignas(64) timer_record {
   repeat how = repeat::fixed_rate;
   bool ours = false;        // made by the loop thread
   bool held = false;        // stands aside until the next turn
+  bool stray = false;       // stands among those for whom there was no memory
   bool started = false;     // counted
   bool moved = false;       // while running: the deadline is the next one already
   bool referenced = true;

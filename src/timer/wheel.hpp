@@ -10,6 +10,7 @@
 #include "timer/bag.hpp"
 #include "timer/heap.hpp"
 #include "timer/record.hpp"
+#include "timer/strays.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -45,9 +46,10 @@ class timer_wheel {
   // A timer that is due already but must not fire before the next turn: aside until free_held().
   void hold(record& r) {
     r.held = true;
-    held_.put(number(r), chunks_);
+    if (!held_.put(number(r), chunks_)) strays_.add(r);
   }
   void free_held() {
+    if (!strays_.empty()) free_strays();
     if (held_.empty()) return;
     held_.empty_out(chunks_, [this](const entry& e) {
       if (!e.stands()) return;
@@ -59,7 +61,10 @@ class timer_wheel {
   void erase(record& r) noexcept {
     if (std::exchange(r.order, 0) == 0) return;
     const std::uint64_t tick = tick_of(r.deadline);
-    if (std::exchange(r.held, false)) {
+    const bool held = std::exchange(r.held, false);
+    if (r.stray) {
+      strays_.remove(r);
+    } else if (held) {
       held_.drop_gone(chunks_);
     } else if (tick < base_) {
       heap_.drop_gone();
@@ -80,13 +85,18 @@ class timer_wheel {
   // The earliest timer leaves the wheel, if it is due at `now`; otherwise nullptr.
   record* take_due(nanos now) {
     for (;;) {
-      while (heap_.empty()) {
-        if (!refill(now)) return nullptr;
+      if (heap_.empty() && refill(now)) continue;
+      const bool due = !heap_.empty() && heap_.top().deadline <= now;
+      const entry e = due ? heap_.top() : nobody;
+      if (due && !e.stands()) {
+        heap_.pop();
+        continue;
       }
-      const entry e = heap_.top();
-      if (e.deadline > now) return nullptr;
+      if (!strays_.empty()) {
+        if (record* r = take_stray(e, now)) return r;
+      }
+      if (!due) return nullptr;
       heap_.pop();
-      if (!e.stands()) continue;
       e.timer->order = 0;
       return e.timer;
     }
@@ -96,22 +106,18 @@ class timer_wheel {
   // share the earliest bucket: then it is the bucket's beginning, and the wake there is for all.
   nanos next_wake() {
     if (held_.earliest(long_ago, chunks_) != never) return long_ago;  // all of these are due
-    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
-    if (!heap_.empty()) return heap_.top().deadline;
-    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
-      const std::uint32_t bucket = earliest_bucket(level);
-      const nanos earliest = bags_[bucket].earliest(time_of(start_of(level, bucket)), chunks_);
-      if (earliest != never) return earliest;
-      clear_bit(bucket);
-    }
-    return never;
+    if (strays_.empty()) return next_wake_of_others();
+    if (strays_.any_held()) return long_ago;
+    const nanos soonest = strays_.soonest(nobody).deadline;
+    const nanos others = next_wake_of_others();
+    return soonest < others ? soonest : others;
   }
 
   // How many are due. Looks at single timers only where the clock is in the middle of a bucket.
   std::size_t count_due(nanos now) const noexcept {
     const std::uint64_t tick = tick_of(now);
     const std::size_t in_heap = tick >= base_ ? heap_.standing() : heap_.count_due(now);
-    std::size_t count = held_.standing() + in_heap;
+    std::size_t count = held_.standing() + in_heap + strays_.count_due(now);
     for (std::uint32_t level = 0; level < levels; ++level) {
       for (std::uint64_t left = occupied_[level]; left != 0; left &= left - 1) {
         const std::uint32_t bucket = level * buckets_per_level + lowest_bit(left);
@@ -179,8 +185,20 @@ class timer_wheel {
     return e;
   }
 
+  nanos next_wake_of_others() {
+    while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
+    if (!heap_.empty()) return heap_.top().deadline;
+    for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
+      const std::uint32_t bucket = earliest_bucket(level);
+      const nanos earliest = bags_[bucket].earliest(time_of(start_of(level, bucket)), chunks_);
+      if (earliest != never) return earliest;
+      clear_bit(bucket);
+    }
+    return never;
+  }
+
   entry look_for_soonest() {
-    const entry least = held_.soonest(nobody);
+    const entry least = strays_.soonest(held_.soonest(nobody));
     while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
     if (!heap_.empty()) return heap_.top().before(least) ? heap_.top() : least;
     for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
@@ -194,10 +212,28 @@ class timer_wheel {
   // Where the base says.
   void stand(const entry& e) {
     const std::uint64_t tick = tick_of(e.deadline);
-    if (tick < base_) return heap_.push(e);
+    if (tick < base_) return be_near(e);
     const std::uint32_t bucket = bucket_of(tick);
-    bags_[bucket].put(e, chunks_);
+    if (!bags_[bucket].put(e, chunks_)) return strays_.add(*e.timer);
     set_bit(bucket);
+  }
+  void be_near(const entry& e) {
+    if (!heap_.push(e)) strays_.add(*e.timer);
+  }
+
+  void free_strays() {
+    strays_.empty_out([this](record& r) {
+      r.held = false;
+      stand({r.deadline, r.order, &r});
+    });
+  }
+  // If one of them comes before the earliest of the others and is due.
+  record* take_stray(const entry& other, nanos now) {
+    const entry e = strays_.soonest(other);
+    if (e.timer == other.timer || e.deadline > now) return nullptr;
+    strays_.remove(*e.timer);
+    e.timer->order = 0;
+    return e.timer;
   }
 
   // Up to `target` or the first tick with timers, whichever comes first. Buckets of higher levels
@@ -230,7 +266,7 @@ class timer_wheel {
     bags_[bucket].empty_out(chunks_, [this](const entry& e) {
       if (!e.stands()) return;
       e.timer->bring_near();
-      heap_.push(e);
+      be_near(e);
     });
     move_base(base_);
     return true;
@@ -242,6 +278,7 @@ class timer_wheel {
   std::uint64_t occupied_[levels] = {};
   timer_heap<Traits> heap_;
   timer_chunks<Traits> chunks_;
+  timer_strays<Traits> strays_;
   bag held_;
   bag bags_[levels * buckets_per_level];
 };
