@@ -83,7 +83,7 @@ EXPLORE(full_blocks_patiently, 1) {
 }
 
 // The loop is stopped while somebody looks for room: nobody will make any.
-EXPLORE(full_and_stopped, 3) {
+EXPLORE(full_and_stopped, 2) {
   ledger book;
   {
     looking_loop<symmetric_traits> l(looks(2));

@@ -188,7 +188,7 @@ EXPLORE(task_posts_into_full_ring, 2) {
 }
 
 // More than the ring holds: the range looks before it waits for room, or nobody would make any.
-EXPLORE(range_into_full_ring, 3) {
+EXPLORE(range_into_full_ring, 2) {
   ledger book;
   {
     small l(when_full(hybridloop::overflow::block, 0));
