@@ -414,7 +414,7 @@ inline std::atomic<failure_handler>& failure_slot() noexcept {
 }  // namespace detail
 
 // Edge [handler]: a handler sees what its installer wrote before installing it (release by the
-// exchange, acquire by the load in fail()).
+// exchange, acquire by the load in fail()). Rule: synchronises-with [atomics.order].
 //
 // Any thread. Returns the handler before it; nullptr is the default, which prints and aborts.
 inline failure_handler set_failure_handler(failure_handler handler) noexcept {
@@ -1100,8 +1100,8 @@ namespace detail {
 //   holder                                  taker
 //   F1  head: CAS in, release               F2  head: load or failed CAS, acquire
 //
-// Every change of the head is a read-modify-write, so F2 meets F1 through any number of pushes
-// and pops in between (they continue its release sequence).
+// Rule: every change of the head is a read-modify-write, so F2 meets F1 through any number of pushes
+// and pops in between (they continue its release sequence, [intro.races]).
 //
 // Any thread: everything.
 template <class Traits>
@@ -1174,7 +1174,7 @@ namespace detail {
 // memory is not touched before it is used.
 //
 // Edge [chunk]: who is given an index finds its chunk. G1 the chunk is built and its pointer set
-// by CAS, release; G2 every look-up loads the pointer, acquire.
+// by CAS, release; G2 every look-up loads the pointer, acquire. Rule: synchronises-with [atomics.order].
 //
 // Any thread: take, give, find.
 template <class Traits, class Entry, bool Zeroed = false>
@@ -2548,11 +2548,16 @@ enum class claim_answer : std::uint8_t { claimed, full, closed };
 //   S1  closure built                       S3  lap: load, acquire; it is index + 1
 //   S2  lap = index + 1, release            S4  closure runs
 //
+// Rule: S3 reads S2, and no other store of that value, and synchronises with it [atomics.order].
+//
 // Edge [head]: a producer never builds into a slot whose closure still lives.
 //
 //   loop thread                             producer
 //   H1  closures destroyed                  H3  head: load, acquire (seq_cst serves [room] too)
 //   H2  head, release (seq_cst: [room])     H4  claims index < head + capacity, builds
+//
+// Rule: H3 synchronises with H2 [atomics.order]. A producer that has the head from another one has it by
+// a release too, so H1 happens before H4 all the same [intro.races].
 template <class Traits>
 class slot_array {
  protected:
@@ -2651,7 +2656,8 @@ namespace detail {
 //   C2  status |= close (release)           C4  tail: load; leaves when head has reached it
 //
 // The claim is a compare-and-swap on the word that C1 changes, so it lands before C1 and is
-// counted, or fails and answers `closed`.
+// counted, or fails and answers `closed`. Rule: a read-modify-write reads the last value before its own
+// [atomics.order]; C3 synchronises with C2, so C4 reads C1 or later, and all claims with it.
 template <class Traits>
 class ring : public slot_array<Traits> {
  public:
@@ -2777,6 +2783,9 @@ namespace detail {
 //   K2  head: CAS in, release                 K6  ready: load, acquire
 //   K4  closure built                         K7  closure runs
 //   K5  ready = 1, release ([sleep] P1)
+//
+// Rule: K3 reads the newest K2, and the others in its release sequence, for every push is a
+// read-modify-write [intro.races]; K6 reads K5 and synchronises with it [atomics.order].
 //
 // K2 comes before K4 for the same reason as in the ring: acceptance is the claim, and a closure is
 // moved from only when it was accepted. A constructor that throws leaves an empty task: K5 still
@@ -2923,7 +2932,7 @@ namespace detail {
 //       : sleep on the epoch
 //
 // All four are seq_cst, so they stand in one order: if R4 saw nobody, it stands before R1, hence R3
-// before R2, and R2 sees the room. The epoch is read before R2, so a wake between R2 and the sleep
+// before R2, and R2 sees the room. Rule: that order [atomics.order]. The epoch is read before R2, so a wake between R2 and the sleep
 // changes the word and the sleep ends at once. No barrier of the loop's [sleep] edge helps here.
 template <class Traits>
 class waiting_room {
@@ -2980,7 +2989,8 @@ class waiting_room {
   }
 
   // Edge [leave]: W1 a poster leaves (release); W2 the destructor sees the room empty (acquire), so
-  // nobody touches what it frees.
+  // nobody touches what it frees. Rule: each count is changed by read-modify-writes only, so its zero is
+  // in the release sequence of every W1 [intro.races].
   bool empty() const noexcept {
     return waiting_.load(std::memory_order_acquire) == 0 &&  // [leave] W2
            looking_.load(std::memory_order_acquire) == 0;    // [leave] W2
@@ -3344,10 +3354,12 @@ namespace detail {
 //
 // D1 and D2 against D3 and D4 is the quarrel of [sleep] once more. Who posts strong writes D1
 // seq_cst; who does not leaves the barrier to the loop, which issues one between D3 and D4. Either
-// the producer sees D3, or the loop sees D1, and then waits for D5.
+// the producer sees D3, or the loop sees D1, and then waits for D5. Rule: the one order of seq_cst
+// operations, or what membarrier(2) promises; D4 synchronises with the D5 that it reads [atomics.order].
 //
 // Edge [part]: V1 the producer or the loop lets go (release); V2 the other one sees that it is the
-// last (acquire), and frees the lane.
+// last (acquire), and frees the lane. Rule: a count that only read-modify-writes change is one release
+// sequence [intro.races].
 template <class Traits>
 class lane {
   template <class T>
@@ -3450,7 +3462,8 @@ namespace detail {
 // Edge [join]: J1 a lane is put on the list of joiners (release), any thread; J2 the loop thread takes
 // that list (acquire). Nothing else tells the loop of a lane: a task in one that has not been taken is
 // found through the list, so that is looked at wherever lanes are, before a sleep too. It is seq_cst
-// because a lane that joins after the loop has closed must see that, as in [busy].
+// because a lane that joins after the loop has closed must see that, as in [busy]. Rule: J2 synchronises
+// with every J1 of the list, a release sequence [intro.races]; and the one order [atomics.order].
 template <class Traits>
 class ingress {
   template <class T>
@@ -3791,7 +3804,8 @@ namespace detail {
 //   T5  a move is announced: next number,   T6  the move arrives, and has the last number:
 //       `moving`; it may not fire               it may fire again
 //
-// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds. Once no runs
+// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds. Rule: each reads the
+// last value, and synchronises with who wrote it [atomics.order]. Once no runs
 // are left only the loop thread changes the word, so a store wipes it before the record goes back
 // to the table. A record that is handed out again carries another generation: who comes late finds
 // a stranger, and has touched nothing but this word.
@@ -4848,7 +4862,8 @@ struct ready_callable {
 
 // Edge [watch]: a watch is ended once. Any thread moves its word from live to ended by CAS (acq_rel);
 // the loop thread, told by a command, takes it off the poller and gives the record back, so a late
-// id finds another generation.
+// id finds another generation. Rule: a CAS reads the last value [atomics.order], so one ends it; and who
+// finds it live has read, by acquire, the store that made it.
 template <class Traits>
 struct watch_record {
   template <class T>
@@ -5615,6 +5630,7 @@ inline constexpr std::uint32_t unanswered = 0;  // the state of a call of invoke
 //
 // Edge [circle]: the list changes under a lock, U1 given back (release), U2 taken (acquire). It holds
 // the number of the process it was taken in, because in the child of a fork its holder may be missing.
+// Rule: a mutex, of one CAS that one can win, and U2 synchronises with U1 [atomics.order].
 template <class Traits>
 class blocked_call {
   template <class T>
@@ -5867,10 +5883,16 @@ constexpr bool wants_ring(std::uint32_t word) noexcept {
 //   P2  status ? ring it : go on            L2  anything published ? stay up : sleep
 //
 // Symmetric: all four are seq_cst, so they stand in one order. If P2 saw "awake" it stands before
-// L1, hence P1 before L2, and L2 sees the task. Asymmetric: P1 and P2 are plain, and the loop
-// issues a process-wide barrier between L1 and L2. A poster that has passed P2 by then has P1
-// behind the same barrier, and L2 sees it; one that has not will see L1. Weaker than either, P2
-// and L2 may both read old values, and nothing would wake the loop.
+// L1, hence P1 before L2, and L2 sees the task. Rule: the one order of seq_cst operations
+// [atomics.order]. Asymmetric: P1 and P2 are plain, and the loop issues a process-wide barrier between
+// L1 and L2. A poster that has passed P2 by then has P1 behind the same barrier, and L2 sees it; one
+// that has not will see L1. C++ has no rule for that: it is what membarrier(2) promises, and the signal
+// fence in look() keeps the compiler from swapping P1 and P2. Weaker than either, P2 and L2 may both
+// read old values, and nothing would wake the loop.
+//
+// A thread sanitizer sees the symmetric protocol whole, because none of it is atomic_thread_fence, which
+// it does not model: the orders stand on the atomics themselves. Of the barrier it knows nothing and
+// needs nothing: that decides whether L2 finds the task, not what is in it, which is [slot]'s.
 //
 // Of many posters one moves the word back to awake and rings. The word names what to ring; only
 // the loop thread ever chooses it, so it cannot change under a sleeping loop, and a descriptor
@@ -5881,7 +5903,9 @@ constexpr bool wants_ring(std::uint32_t word) noexcept {
 //
 // Edge [fence]: `symmetric` may change while posters are on their way. They read it after P1. To
 // asymmetric: flag, then a barrier in every park. To symmetric: flag, then one barrier: who read
-// the old flag has P1 behind it, and who reads the new one looks with a read-modify-write.
+// the old flag has P1 behind it, and who reads the new one looks with a read-modify-write. Rule: of two
+// read-modify-writes of one word the later reads the earlier, or what was built on it [atomics.order].
+// So P2 sees L1; or L1, an acquire, takes up P2, a release, and P1 happens before L2.
 //
 // Edge [bell]: nobody rings a bell that was closed, or that became somebody else's descriptor.
 //
@@ -5891,6 +5915,8 @@ constexpr bool wants_ring(std::uint32_t word) noexcept {
 //   B3  rings; ringers -= 1, release
 //
 // If B2 succeeded it stands before B4 in the word's order, and B1 before both, so B5 waits for B3.
+// Rule: B4, a read-modify-write, reads B2 or what was built on it and synchronises with it, so B5 reads
+// B1 or later; a zero then is B3's, and an acquire [atomics.order].
 //
 // A doorbell outlives its loop: doorbells come from a process-wide list, are used again and never
 // unmapped. So a poster whose own task ended the loop may look at the word of a later loop: at
@@ -6031,7 +6057,9 @@ struct alignas(cache_line) doorbell {
   }
 
   // Edge [list]: A1 a doorbell joins (release), A2 others walk to it (acquire). A3 its last loop
-  // lets go of it (release), A4 the next one takes it (acquire).
+  // lets go of it (release), A4 the next one takes it (acquire); of several, the CAS lets one. Rule: a
+  // release synchronises with the acquire that reads it, here through other A1s too, a release sequence
+  // [intro.races].
   static atomic<doorbell*>& list() noexcept {
     static atomic<doorbell*> head{nullptr};
     return head;
@@ -6050,6 +6078,11 @@ namespace detail {
 //
 //   who stops being the loop                who becomes it
 //   N1  status -> idle, CAS, release        N2  status: idle -> awake or lent, CAS, acquire
+//
+// Of several at N2 one succeeds, the others read what it wrote. Rule: all changes of the word are
+// read-modify-writes, so N2 reads N1 or its release sequence, and synchronises with it [intro.races]:
+// what the one has done happens before what the next one does. Who waits for a borrower sets `wanted`
+// in the word that it sleeps on, and N1 takes its old value, so it is seen.
 //
 // A loop thread that sleeps and its callers take turns by the same CAS; see loop/lending.hpp.
 template <class Traits>
@@ -6541,7 +6574,8 @@ namespace detail {
 // and armed it again.
 //
 // Edge [companion]: Z1 the stopper sets the flag (release) and rings; Z2 the companion sees it
-// (acquire) and leaves. A latched bell, so a ring before the wait ends the wait.
+// (acquire) and leaves. A latched bell, so a ring before the wait ends the wait. Rule: synchronises-with
+// [atomics.order]; that the flag is there when the ring is heard is the kernel's order of write and wait.
 template <class Traits>
 class companion {
  public:
@@ -6641,6 +6675,8 @@ namespace detail {
 // is woken; or after E2, then it finds a sleeper and rings. An old value of the word is no answer,
 // since its CAS fails. So E2 needs no look after it, and a loan needs no barrier. Who finds
 // lent | wanted goes on: that loop is on its way up and looks at everything, as if it were awake.
+// Rule: of two read-modify-writes of one word the later reads the earlier [atomics.order]; what the owner
+// has goes the way of [hand].
 //
 // Only the loop thread waits on the word. If it wakes while the loop is lent, it sets `wanted`, waits
 // without a deadline, and is the loop again when it has turned offered to awake or finds awake (N2).
@@ -6655,6 +6691,8 @@ namespace detail {
 //   V3  kept = 0, release, wakes it         V4  kept == 0, acquire: it is the loop again
 //
 // A kept loop is not offered, so the word tells the loop thread apart from who sleeps in its place.
+// Rule: V2 synchronises with V1's CAS and so reads kept == 1 or later; V4 synchronises with V3
+// [atomics.order].
 template <class Traits>
 struct lending {
   // The loop thread, before it offers itself; then who borrows it.
@@ -6682,7 +6720,8 @@ namespace detail {
 // counted: the loop holds it, and every handle, and it goes with the last of them.
 //
 // Edge [core]: who frees it sees everything the others did. Q1 a holder lets go (release), Q2 the
-// last one finds zero (acquire).
+// last one finds zero (acquire). Rule: a count that only read-modify-writes change is one release
+// sequence [intro.races].
 template <class Traits>
 class core : public entrance<Traits> {
   template <class T>
@@ -6908,7 +6947,8 @@ class core : public entrance<Traits> {
   poller_type poller;
   companion<Traits> companion_;
 
-  // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire).
+  // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire). Rule:
+  // as in [core].
   atomic<std::size_t> holds{0};
 
   // Which thread has borrowed the idle loop.
@@ -7771,7 +7811,8 @@ class result_place<void> {
 //
 // Edge [answer]: I1 the loop thread leaves the result, then state = done or dropped, release: its
 // last touch. I2 the caller reads the state, acquire, then the result. The wake that follows I1
-// uses only the word's address, so the caller may be gone by then.
+// uses only the word's address, so the caller may be gone by then. Rule: I2 synchronises with I1
+// [atomics.order].
 template <class Traits, class R, class Build>
 class awaited {
  public:

@@ -5,7 +5,8 @@
 #
 #   // [sleep] P2      one end of a happens-before edge, which is drawn once, in a comment that
 #                      starts with `// Edge [sleep]:`, and has at least two ends in the code;
-#                      one read-modify-write can be both: `// [free] F1, F2`
+#                      one read-modify-write can be both: `// [free] F1, F2`. The drawing names the
+#                      rule of C++ that it rests on: `Rule: ...`
 #   // ours alone      one thread writes the word, and that thread reads it here
 #   // a hint; ...     a wrong answer is allowed, and the remark says who corrects it
 set -eu
@@ -15,10 +16,15 @@ cd "${1-$(dirname "$0")/..}"
 find src -name '*.hpp' | sort | xargs ${AWK:-awk} '
   function refuse(where, what) { print where ": " what; bad++ }
   { where = FILENAME ":" FNR }
+  open != "" && (!/^ *\/\// || /^ *\/\/ Edge/) {
+    if (!ruled) refuse(drawn[open], "[" open "] is drawn without the rule that it rests on")
+    open = ""
+  }
+  open != "" && /Rule:/ { ruled = 1 }
   /^ *\/\/ Edge \[[a-z-]+\]:/ {
     split($0, part, /[][]/); edge = part[2]
     if (edge in drawn) refuse(where, "[" edge "] is drawn at " drawn[edge] " already")
-    else { drawn[edge] = where; drawings++ }
+    else { drawn[edge] = where; drawings++; open = edge; ruled = /Rule:/ }
   }
   /^ *\/\// || !/memory_order_/ { next }
   {

@@ -209,6 +209,7 @@ part() { cat >> src/loop/loop.hpp; }  # which ends at line 6
 
 edges_sound() { part <<'E'
 // Edge [sleep]: a drawing, in which memory_order_seq_cst is prose.
+// Rule: one order.
   a.store(1, std::memory_order_seq_cst);             // [sleep] P1
   b.load(std::memory_order_seq_cst);                 // [sleep] P2
   head[i].load(std::memory_order_relaxed);           // ours alone
@@ -216,7 +217,7 @@ edges_sound() { part <<'E'
 E
   edges; }
 edge_of_one_line() { part <<'E'
-// Edge [free]: who frees it sees all.
+// Edge [free]: who frees it sees all. Rule: a release sequence.
   if (holders.fetch_sub(1, std::memory_order_acq_rel) != 1) return;  // [free] F1, F2
 E
   edges; }
@@ -226,6 +227,8 @@ edge_undrawn() { echo 'a.load(std::memory_order_acquire);  // [sleep] P2' | part
   refused '[sleep] is drawn nowhere' edges; }
 edge_twice() { printf '// Edge [sleep]: one.\n// Edge [sleep]: two.\n' | part
   refused 'src/loop/loop.hpp:8: [sleep] is drawn at src/loop/loop.hpp:7 already' edges; }
+edge_unruled() { printf '// Edge [sleep]: one.\n\n// Rule: of something else.\n' | part
+  refused 'src/loop/loop.hpp:7: [sleep] is drawn without the rule' edges; }
 edge_half() { printf '// Edge [sleep]: one.\na.load(memory_order_acquire);  // [sleep] P2\n' | part
   refused 'src/loop/loop.hpp:7: [sleep] has fewer than two ends' edges; }
 
@@ -270,6 +273,7 @@ promise "a read-modify-write can be both ends of an edge" edge_of_one_line
 promise "a memory order without a remark is refused" edge_bare
 promise "an edge that is drawn nowhere is refused" edge_undrawn
 promise "an edge that is drawn twice is refused" edge_twice
+promise "an edge that names no rule is refused" edge_unruled
 promise "an edge with one end is refused" edge_half
 promise "a conditional around functions and members passes" ifs_sound
 promise "a conditional inside a function is refused" ifs_inside

@@ -34,7 +34,7 @@ inline std::atomic<failure_handler>& failure_slot() noexcept {
 }  // namespace detail
 
 // Edge [handler]: a handler sees what its installer wrote before installing it (release by the
-// exchange, acquire by the load in fail()).
+// exchange, acquire by the load in fail()). Rule: synchronises-with [atomics.order].
 //
 // Any thread. Returns the handler before it; nullptr is the default, which prints and aborts.
 inline failure_handler set_failure_handler(failure_handler handler) noexcept {

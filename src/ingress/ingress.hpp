@@ -18,7 +18,8 @@ namespace detail {
 // Edge [join]: J1 a lane is put on the list of joiners (release), any thread; J2 the loop thread takes
 // that list (acquire). Nothing else tells the loop of a lane: a task in one that has not been taken is
 // found through the list, so that is looked at wherever lanes are, before a sleep too. It is seq_cst
-// because a lane that joins after the loop has closed must see that, as in [busy].
+// because a lane that joins after the loop has closed must see that, as in [busy]. Rule: J2 synchronises
+// with every J1 of the list, a release sequence [intro.races]; and the one order [atomics.order].
 template <class Traits>
 class ingress {
   template <class T>

@@ -25,10 +25,12 @@ namespace detail {
 //
 // D1 and D2 against D3 and D4 is the quarrel of [sleep] once more. Who posts strong writes D1
 // seq_cst; who does not leaves the barrier to the loop, which issues one between D3 and D4. Either
-// the producer sees D3, or the loop sees D1, and then waits for D5.
+// the producer sees D3, or the loop sees D1, and then waits for D5. Rule: the one order of seq_cst
+// operations, or what membarrier(2) promises; D4 synchronises with the D5 that it reads [atomics.order].
 //
 // Edge [part]: V1 the producer or the loop lets go (release); V2 the other one sees that it is the
-// last (acquire), and frees the lane.
+// last (acquire), and frees the lane. Rule: a count that only read-modify-writes change is one release
+// sequence [intro.races].
 template <class Traits>
 class lane {
   template <class T>

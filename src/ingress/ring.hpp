@@ -24,7 +24,8 @@ namespace detail {
 //   C2  status |= close (release)           C4  tail: load; leaves when head has reached it
 //
 // The claim is a compare-and-swap on the word that C1 changes, so it lands before C1 and is
-// counted, or fails and answers `closed`.
+// counted, or fails and answers `closed`. Rule: a read-modify-write reads the last value before its own
+// [atomics.order]; C3 synchronises with C2, so C4 reads C1 or later, and all claims with it.
 template <class Traits>
 class ring : public slot_array<Traits> {
  public:

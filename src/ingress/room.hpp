@@ -39,7 +39,7 @@ namespace detail {
 //       : sleep on the epoch
 //
 // All four are seq_cst, so they stand in one order: if R4 saw nobody, it stands before R1, hence R3
-// before R2, and R2 sees the room. The epoch is read before R2, so a wake between R2 and the sleep
+// before R2, and R2 sees the room. Rule: that order [atomics.order]. The epoch is read before R2, so a wake between R2 and the sleep
 // changes the word and the sleep ends at once. No barrier of the loop's [sleep] edge helps here.
 template <class Traits>
 class waiting_room {
@@ -96,7 +96,8 @@ class waiting_room {
   }
 
   // Edge [leave]: W1 a poster leaves (release); W2 the destructor sees the room empty (acquire), so
-  // nobody touches what it frees.
+  // nobody touches what it frees. Rule: each count is changed by read-modify-writes only, so its zero is
+  // in the release sequence of every W1 [intro.races].
   bool empty() const noexcept {
     return waiting_.load(std::memory_order_acquire) == 0 &&  // [leave] W2
            looking_.load(std::memory_order_acquire) == 0;    // [leave] W2

@@ -28,11 +28,16 @@ enum class claim_answer : std::uint8_t { claimed, full, closed };
 //   S1  closure built                       S3  lap: load, acquire; it is index + 1
 //   S2  lap = index + 1, release            S4  closure runs
 //
+// Rule: S3 reads S2, and no other store of that value, and synchronises with it [atomics.order].
+//
 // Edge [head]: a producer never builds into a slot whose closure still lives.
 //
 //   loop thread                             producer
 //   H1  closures destroyed                  H3  head: load, acquire (seq_cst serves [room] too)
 //   H2  head, release (seq_cst: [room])     H4  claims index < head + capacity, builds
+//
+// Rule: H3 synchronises with H2 [atomics.order]. A producer that has the head from another one has it by
+// a release too, so H1 happens before H4 all the same [intro.races].
 template <class Traits>
 class slot_array {
  protected:

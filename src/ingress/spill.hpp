@@ -29,6 +29,9 @@ namespace detail {
 //   K4  closure built                         K7  closure runs
 //   K5  ready = 1, release ([sleep] P1)
 //
+// Rule: K3 reads the newest K2, and the others in its release sequence, for every push is a
+// read-modify-write [intro.races]; K6 reads K5 and synchronises with it [atomics.order].
+//
 // K2 comes before K4 for the same reason as in the ring: acceptance is the claim, and a closure is
 // moved from only when it was accepted. A constructor that throws leaves an empty task: K5 still
 // comes. The chain is only ever pushed to and taken whole, so an address that returns (ABA) is

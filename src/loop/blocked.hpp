@@ -17,6 +17,7 @@ inline constexpr std::uint32_t unanswered = 0;  // the state of a call of invoke
 //
 // Edge [circle]: the list changes under a lock, U1 given back (release), U2 taken (acquire). It holds
 // the number of the process it was taken in, because in the child of a fork its holder may be missing.
+// Rule: a mutex, of one CAS that one can win, and U2 synchronises with U1 [atomics.order].
 template <class Traits>
 class blocked_call {
   template <class T>

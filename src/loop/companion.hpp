@@ -17,7 +17,8 @@ namespace detail {
 // and armed it again.
 //
 // Edge [companion]: Z1 the stopper sets the flag (release) and rings; Z2 the companion sees it
-// (acquire) and leaves. A latched bell, so a ring before the wait ends the wait.
+// (acquire) and leaves. A latched bell, so a ring before the wait ends the wait. Rule: synchronises-with
+// [atomics.order]; that the flag is there when the ring is heard is the kernel's order of write and wait.
 template <class Traits>
 class companion {
  public:

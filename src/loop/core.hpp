@@ -31,7 +31,8 @@ namespace detail {
 // counted: the loop holds it, and every handle, and it goes with the last of them.
 //
 // Edge [core]: who frees it sees everything the others did. Q1 a holder lets go (release), Q2 the
-// last one finds zero (acquire).
+// last one finds zero (acquire). Rule: a count that only read-modify-writes change is one release
+// sequence [intro.races].
 template <class Traits>
 class core : public entrance<Traits> {
   template <class T>
@@ -257,7 +258,8 @@ class core : public entrance<Traits> {
   poller_type poller;
   companion<Traits> companion_;
 
-  // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire).
+  // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire). Rule:
+  // as in [core].
   atomic<std::size_t> holds{0};
 
   // Which thread has borrowed the idle loop.

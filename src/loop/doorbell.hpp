@@ -55,10 +55,16 @@ constexpr bool wants_ring(std::uint32_t word) noexcept {
 //   P2  status ? ring it : go on            L2  anything published ? stay up : sleep
 //
 // Symmetric: all four are seq_cst, so they stand in one order. If P2 saw "awake" it stands before
-// L1, hence P1 before L2, and L2 sees the task. Asymmetric: P1 and P2 are plain, and the loop
-// issues a process-wide barrier between L1 and L2. A poster that has passed P2 by then has P1
-// behind the same barrier, and L2 sees it; one that has not will see L1. Weaker than either, P2
-// and L2 may both read old values, and nothing would wake the loop.
+// L1, hence P1 before L2, and L2 sees the task. Rule: the one order of seq_cst operations
+// [atomics.order]. Asymmetric: P1 and P2 are plain, and the loop issues a process-wide barrier between
+// L1 and L2. A poster that has passed P2 by then has P1 behind the same barrier, and L2 sees it; one
+// that has not will see L1. C++ has no rule for that: it is what membarrier(2) promises, and the signal
+// fence in look() keeps the compiler from swapping P1 and P2. Weaker than either, P2 and L2 may both
+// read old values, and nothing would wake the loop.
+//
+// A thread sanitizer sees the symmetric protocol whole, because none of it is atomic_thread_fence, which
+// it does not model: the orders stand on the atomics themselves. Of the barrier it knows nothing and
+// needs nothing: that decides whether L2 finds the task, not what is in it, which is [slot]'s.
 //
 // Of many posters one moves the word back to awake and rings. The word names what to ring; only
 // the loop thread ever chooses it, so it cannot change under a sleeping loop, and a descriptor
@@ -69,7 +75,9 @@ constexpr bool wants_ring(std::uint32_t word) noexcept {
 //
 // Edge [fence]: `symmetric` may change while posters are on their way. They read it after P1. To
 // asymmetric: flag, then a barrier in every park. To symmetric: flag, then one barrier: who read
-// the old flag has P1 behind it, and who reads the new one looks with a read-modify-write.
+// the old flag has P1 behind it, and who reads the new one looks with a read-modify-write. Rule: of two
+// read-modify-writes of one word the later reads the earlier, or what was built on it [atomics.order].
+// So P2 sees L1; or L1, an acquire, takes up P2, a release, and P1 happens before L2.
 //
 // Edge [bell]: nobody rings a bell that was closed, or that became somebody else's descriptor.
 //
@@ -79,6 +87,8 @@ constexpr bool wants_ring(std::uint32_t word) noexcept {
 //   B3  rings; ringers -= 1, release
 //
 // If B2 succeeded it stands before B4 in the word's order, and B1 before both, so B5 waits for B3.
+// Rule: B4, a read-modify-write, reads B2 or what was built on it and synchronises with it, so B5 reads
+// B1 or later; a zero then is B3's, and an acquire [atomics.order].
 //
 // A doorbell outlives its loop: doorbells come from a process-wide list, are used again and never
 // unmapped. So a poster whose own task ended the loop may look at the word of a later loop: at
@@ -219,7 +229,9 @@ struct alignas(cache_line) doorbell {
   }
 
   // Edge [list]: A1 a doorbell joins (release), A2 others walk to it (acquire). A3 its last loop
-  // lets go of it (release), A4 the next one takes it (acquire).
+  // lets go of it (release), A4 the next one takes it (acquire); of several, the CAS lets one. Rule: a
+  // release synchronises with the acquire that reads it, here through other A1s too, a release sequence
+  // [intro.races].
   static atomic<doorbell*>& list() noexcept {
     static atomic<doorbell*> head{nullptr};
     return head;

@@ -57,7 +57,8 @@ class result_place<void> {
 //
 // Edge [answer]: I1 the loop thread leaves the result, then state = done or dropped, release: its
 // last touch. I2 the caller reads the state, acquire, then the result. The wake that follows I1
-// uses only the word's address, so the caller may be gone by then.
+// uses only the word's address, so the caller may be gone by then. Rule: I2 synchronises with I1
+// [atomics.order].
 template <class Traits, class R, class Build>
 class awaited {
  public:

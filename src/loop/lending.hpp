@@ -28,6 +28,8 @@ namespace detail {
 // is woken; or after E2, then it finds a sleeper and rings. An old value of the word is no answer,
 // since its CAS fails. So E2 needs no look after it, and a loan needs no barrier. Who finds
 // lent | wanted goes on: that loop is on its way up and looks at everything, as if it were awake.
+// Rule: of two read-modify-writes of one word the later reads the earlier [atomics.order]; what the owner
+// has goes the way of [hand].
 //
 // Only the loop thread waits on the word. If it wakes while the loop is lent, it sets `wanted`, waits
 // without a deadline, and is the loop again when it has turned offered to awake or finds awake (N2).
@@ -42,6 +44,8 @@ namespace detail {
 //   V3  kept = 0, release, wakes it         V4  kept == 0, acquire: it is the loop again
 //
 // A kept loop is not offered, so the word tells the loop thread apart from who sleeps in its place.
+// Rule: V2 synchronises with V1's CAS and so reads kept == 1 or later; V4 synchronises with V3
+// [atomics.order].
 template <class Traits>
 struct lending {
   // The loop thread, before it offers itself; then who borrows it.

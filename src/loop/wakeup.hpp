@@ -17,6 +17,11 @@ namespace detail {
 //   who stops being the loop                who becomes it
 //   N1  status -> idle, CAS, release        N2  status: idle -> awake or lent, CAS, acquire
 //
+// Of several at N2 one succeeds, the others read what it wrote. Rule: all changes of the word are
+// read-modify-writes, so N2 reads N1 or its release sequence, and synchronises with it [intro.races]:
+// what the one has done happens before what the next one does. Who waits for a borrower sets `wanted`
+// in the word that it sleeps on, and N1 takes its old value, so it is seen.
+//
 // A loop thread that sleeps and its callers take turns by the same CAS; see loop/lending.hpp.
 template <class Traits>
 class wakeup {

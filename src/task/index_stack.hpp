@@ -18,8 +18,8 @@ namespace detail {
 //   holder                                  taker
 //   F1  head: CAS in, release               F2  head: load or failed CAS, acquire
 //
-// Every change of the head is a read-modify-write, so F2 meets F1 through any number of pushes
-// and pops in between (they continue its release sequence).
+// Rule: every change of the head is a read-modify-write, so F2 meets F1 through any number of pushes
+// and pops in between (they continue its release sequence, [intro.races]).
 //
 // Any thread: everything.
 template <class Traits>

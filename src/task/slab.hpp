@@ -20,7 +20,7 @@ namespace detail {
 // memory is not touched before it is used.
 //
 // Edge [chunk]: who is given an index finds its chunk. G1 the chunk is built and its pointer set
-// by CAS, release; G2 every look-up loads the pointer, acquire.
+// by CAS, release; G2 every look-up loads the pointer, acquire. Rule: synchronises-with [atomics.order].
 //
 // Any thread: take, give, find.
 template <class Traits, class Entry, bool Zeroed = false>

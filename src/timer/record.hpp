@@ -33,7 +33,8 @@ namespace detail {
 //   T5  a move is announced: next number,   T6  the move arrives, and has the last number:
 //       `moving`; it may not fire               it may fire again
 //
-// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds. Once no runs
+// All are acq_rel read-modify-writes of one word: exactly one of T1 and T2 succeeds. Rule: each reads the
+// last value, and synchronises with who wrote it [atomics.order]. Once no runs
 // are left only the loop thread changes the word, so a store wipes it before the record goes back
 // to the table. A record that is handed out again carries another generation: who comes late finds
 // a stranger, and has touched nothing but this word.

@@ -32,7 +32,8 @@ struct ready_callable {
 
 // Edge [watch]: a watch is ended once. Any thread moves its word from live to ended by CAS (acq_rel);
 // the loop thread, told by a command, takes it off the poller and gives the record back, so a late
-// id finds another generation.
+// id finds another generation. Rule: a CAS reads the last value [atomics.order], so one ends it; and who
+// finds it live has read, by acquire, the store that made it.
 template <class Traits>
 struct watch_record {
   template <class T>

@@ -87,6 +87,8 @@ class engine {
   unsigned running() const noexcept { return running_; }
   const char* name_of(unsigned t) const noexcept { return threads_[t].name; }
   nanos now() const noexcept { return now_; }
+  // Time goes on by itself; who waits for what is past by then is not yet awake.
+  void pass(nanos span) noexcept { now_ += span; }
   pages& memory() noexcept { return pages_; }
   // Called by fail() with the sentence; prints the schedule and leaves.
   void on_failure(void (*report)(const char*)) noexcept { report_ = report; }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -57,6 +58,21 @@ class ledger {
   template <class Poster>
   bool post_large(Poster& to, unsigned who) {
     return post<Poster, large_job>(to, who);
+  }
+
+  // So many at once. How many were accepted.
+  template <class Poster>
+  std::size_t post_range(Poster& to, unsigned who, std::size_t count) {
+    std::vector<job> jobs;
+    jobs.reserve(count);
+    const std::size_t first = entries_.size();
+    for (std::size_t i = 0; i < count; ++i) jobs.emplace_back(*this, draw(who));
+    const auto all = to.post_range(std::make_move_iterator(jobs.begin()), std::make_move_iterator(jobs.end()));
+    for (std::size_t i = 0; i < count; ++i) {
+      entries_[first + i].known = true;
+      entries_[first + i].accepted = i < all.accepted;
+    }
+    return all.accepted;
   }
 
   // Run by whoever is the loop, or waits for it. False: closed.

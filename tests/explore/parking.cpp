@@ -97,3 +97,18 @@ EXPLORE_ROUSED(two_posters_poller, 2) {
   }
   book.check();
 }
+
+// Several claims and one look behind them.
+EXPLORE(two_ranges, 2) {
+  ledger book;
+  {
+    hybridloop::basic_loop<symmetric_traits> l(small_loop(4));
+    book.after(3, [&] { l.close(); });
+    start("loop", [&] { l.run(); });
+    start("one", [&] { book.post_range(l, 1, 2); });
+    start("two", [&] { book.post_range(l, 2, 1); });
+    play();
+  }
+  ledger::must(book.accepted() == 3, "a post was refused");
+  book.check();
+}

@@ -51,6 +51,16 @@ struct clock {
   static time_point now() noexcept { return time_point(duration(engine::the().now())); }
 };
 
+// For loops that look before they sleep: each reading takes as long as their look may last.
+struct moving_clock : clock {
+  using time_point = std::chrono::time_point<moving_clock>;
+  static constexpr nanos reading = 500;
+  static time_point now() noexcept {
+    engine::the().pass(reading);
+    return time_point(duration(engine::the().now()));
+  }
+};
+
 // Descriptors and bells by number. No number is used twice in a scene.
 class files {
  public:
@@ -76,6 +86,11 @@ class files {
     engine::the().system_call("write", nullptr);
     at(fd).readable = true;
     changed();
+  }
+  // A foreign loop: until the handle that a loop has shown it is readable. It leaves it so.
+  static void await(int handle) {
+    engine::the().system_call("await", nullptr);
+    while (!at(handle).rung) engine::the().wait(object(), forever);
   }
   static void changed() { engine::the().notify(&all(), (std::numeric_limits<std::size_t>::max)()); }
   static const void* object() { return &all(); }
@@ -271,5 +286,11 @@ using hybridloop::fence_policy;
 using symmetric_traits = traits<fence_policy::symmetric>;
 using asymmetric_traits = traits<fence_policy::asymmetric>;
 using adaptive_traits = traits<fence_policy::adaptive>;
+
+// The same, for loops whose `spin` is not 0.
+template <class Traits>
+struct looking : Traits {
+  using clock = moving_clock;
+};
 
 }  // namespace explore

@@ -186,3 +186,34 @@ EXPLORE(task_posts_into_full_ring, 2) {
   }
   book.check();
 }
+
+// More than the ring holds: the range looks before it waits for room, or nobody would make any.
+EXPLORE(range_into_full_ring, 2) {
+  ledger book;
+  {
+    small l(when_full(hybridloop::overflow::block, 0));
+    book.after(3, [&] { l.close(); });
+    start("loop", [&] { l.run(); });
+    start("ranger", [&] { ledger::must(book.post_range(l, 1, 3) == 3, "a post was refused"); });
+    play();
+  }
+  book.check();
+}
+
+// Where posts wait for room, one of the loop's own tasks does not: it would wait for itself.
+EXPLORE(task_posts_and_others_wait, 2) {
+  ledger book;
+  {
+    small l(when_full(hybridloop::overflow::block, 0));
+    book.after(4, [&] { l.close(); });
+    const auto outer = [&] {
+      for (int i = 0; i < 3; ++i) book.post(l, 1);
+    };
+    if (l.post(outer) != hybridloop::post_result::accepted) engine::the().fail("a post was refused");
+    start("loop", [&] { l.run(); });
+    start("poster", [&] { book.post(l, 2); });
+    play();
+  }
+  ledger::must(book.accepted() == 4, "a post was refused");
+  book.check();
+}
