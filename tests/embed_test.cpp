@@ -470,7 +470,7 @@ TEST_CASE("what on_check gives the loop runs in the same turn or without a sleep
       l.stop();
     });
   });
-  l.after(1ms, [] {});
+  l.after(30ms, [] {});
 
   l.run();
 
@@ -610,8 +610,8 @@ TEST_CASE("an exception out of a hook leaves run(), and the hook is called the n
       if (++called == 1) throw std::runtime_error("hook");
     };
     prepares ? l.on_prepare(throws) : l.on_check(throws);
-    l.after(1ms, [] {});
-    l.after(20ms, [&l] { l.stop(); });
+    l.after(30ms, [] {});
+    l.after(60ms, [&l] { l.stop(); });
 
     CHECK_THROWS_AS(l.run(), std::runtime_error);
     l.run();
@@ -632,7 +632,7 @@ TEST_CASE("an exception out of a hook goes to the one who takes exceptions") {
   caught = 0;
   l.on_prepare([] { throw std::runtime_error("prepare"); });
   l.on_check([] { throw std::runtime_error("check"); });
-  l.after(1ms, [&l] { l.stop(); });
+  l.after(30ms, [&l] { l.stop(); });
 
   CHECK(l.run() == 1);
 
