@@ -416,7 +416,7 @@ TEST_CASE("a closed loop's handle falls silent, also where a descriptor was clos
 TEST_CASE("a run inside a hook sleeps without hooks, so that they stay in pairs") {
   loop l(sleepy());
   std::string called;
-  l.after(5ms, [] {});
+  l.after(60ms, [] {});
   l.on_prepare([&] {
     called += '<';
     l.run_for(1ms);
