@@ -791,7 +791,7 @@ struct command_base {};
 // so a basic_task always moves without throwing, and a closure in a ring slot never moves.
 template <class... Args>
 class basic_task {
-  using storage_unit = std::uint64_t;
+  static constexpr std::size_t alignment = 8;  // of a double too, where i386 asks for 4
 
  public:
   basic_task() noexcept = default;
@@ -806,7 +806,7 @@ class basic_task {
   ~basic_task() { reset(); }
 
   template <class F>
-  static constexpr bool fits = sizeof(F) <= task_size && alignof(F) <= alignof(storage_unit) &&
+  static constexpr bool fits = sizeof(F) <= task_size && alignof(F) <= alignment &&
                                std::is_nothrow_move_constructible_v<F>;
 
   // The closure's memory, had before anything is claimed for it; given back unless used.
@@ -921,7 +921,7 @@ class basic_task {
   }
 
   const operations* ops_ = nullptr;
-  alignas(storage_unit) unsigned char storage_[task_size];
+  alignas(alignment) unsigned char storage_[task_size];
 };
 
 using unique_task = basic_task<>;
@@ -1531,10 +1531,13 @@ struct linux_kernel {
 
   static int answer(long result) noexcept { return result < 0 ? -errno : static_cast<int>(result); }
 
+  // Seconds of 32 bits end in 68 years: who sleeps so long is woken, and sleeps again.
   static timespec to_timespec(nanos t) noexcept {
+    constexpr nanos last = (std::numeric_limits<decltype(timespec::tv_sec)>::max)();
     if (t < 0) t = 0;
     timespec out{};
-    out.tv_sec = static_cast<decltype(out.tv_sec)>(t / 1000000000);
+    const nanos seconds = t / 1000000000;
+    out.tv_sec = static_cast<decltype(out.tv_sec)>(seconds < last ? seconds : last);
     out.tv_nsec = static_cast<decltype(out.tv_nsec)>(t % 1000000000);
     return out;
   }
@@ -1698,7 +1701,7 @@ struct linux_kernel {
   };
 
   static void nap(nanos span) noexcept {
-    const timespec length{static_cast<time_t>(span / 1000000000), static_cast<long>(span % 1000000000)};
+    const timespec length = to_timespec(span);
     ::nanosleep(&length, nullptr);
   }
 
@@ -2593,7 +2596,7 @@ class slot_array {
     }
   }
 
-  std::size_t capacity() const noexcept { return mask_ + 1; }
+  std::size_t capacity() const noexcept { return static_cast<std::size_t>(mask_ + 1); }
 
   // The loop thread from here on.
   std::uint64_t head() const noexcept { return head_; }

@@ -273,7 +273,7 @@ TEST_CASE("a handler that returns, or none, ends the program with the sentence o
 
     CHECK(WIFSIGNALED(how));
     CHECK(WTERMSIG(how) == SIGABRT);
-    CHECK(said == "hybridloop: every() needs a period above zero\n");
+    CHECK(said.substr(0, said.find('\n')) == "hybridloop: every() needs a period above zero");
   }
 }
 

@@ -235,7 +235,7 @@ TEST_CASE("hooks are called in pairs, before and after each sleep") {
   loop l(sleepy());
   std::string calls;
   std::uint64_t parks = 0;
-  std::size_t sleeps = 0;
+  std::uint64_t sleeps = 0;
   l.on_prepare([&] {
     calls += 'p';
     parks = l.stats().parks;
@@ -268,14 +268,14 @@ TEST_CASE("every call that may sleep calls the hooks") {
     return both;
   };
 
-  l.run_for(1ms);
+  l.run_for(30ms);
   CHECK(called());
-  l.run_until(clock_type::now() + 1ms);
+  l.run_until(clock_type::now() + 30ms);
   CHECK(called());
-  l.after(1ms, [] {});
+  l.after(30ms, [] {});
   l.run_until_idle();
   CHECK(called());
-  l.after(1ms, [&l] { l.stop(); });
+  l.after(30ms, [&l] { l.stop(); });
   l.run();
   CHECK(called());
   l.wake();
@@ -380,7 +380,7 @@ TEST_CASE("a timer that on_prepare arms, moves or cancels is what the loop sleep
   CHECK(late);
 
   int ran = 0;
-  const auto near = l.after(1ms, [&ran] { ran += 100; });
+  const auto near = l.after(1h, [&ran] { ran += 100; });
   l.on_prepare([&] {
     if (!l.cancel(near)) return;
     l.after(2ms, [&] {
@@ -416,7 +416,7 @@ TEST_CASE("a closed loop's handle falls silent, also where a descriptor was clos
 TEST_CASE("a run inside a hook sleeps without hooks, so that they stay in pairs") {
   loop l(sleepy());
   std::string called;
-  l.after(5ms, [] {});
+  l.after(60ms, [] {});
   l.on_prepare([&] {
     called += '<';
     l.run_for(1ms);
@@ -470,7 +470,7 @@ TEST_CASE("what on_check gives the loop runs in the same turn or without a sleep
       l.stop();
     });
   });
-  l.after(1ms, [] {});
+  l.after(30ms, [] {});
 
   l.run();
 
@@ -499,7 +499,7 @@ TEST_CASE("microtasks of a hook run before the sleep, and before the tasks after
     l.on_prepare(nullptr);
     l.microtask([&] {
       ran += 'm';
-      l.after(1ms, [&] {
+      l.after(30ms, [&] {
         ran += 't';
         l.stop();
       });
@@ -610,8 +610,8 @@ TEST_CASE("an exception out of a hook leaves run(), and the hook is called the n
       if (++called == 1) throw std::runtime_error("hook");
     };
     prepares ? l.on_prepare(throws) : l.on_check(throws);
-    l.after(1ms, [] {});
-    l.after(20ms, [&l] { l.stop(); });
+    l.after(30ms, [] {});
+    l.after(60ms, [&l] { l.stop(); });
 
     CHECK_THROWS_AS(l.run(), std::runtime_error);
     l.run();
@@ -632,7 +632,7 @@ TEST_CASE("an exception out of a hook goes to the one who takes exceptions") {
   caught = 0;
   l.on_prepare([] { throw std::runtime_error("prepare"); });
   l.on_check([] { throw std::runtime_error("check"); });
-  l.after(1ms, [&l] { l.stop(); });
+  l.after(30ms, [&l] { l.stop(); });
 
   CHECK(l.run() == 1);
 

@@ -166,7 +166,7 @@ TEST_CASE("a spilled task that is not built yet holds back what was posted to th
   pushed.pass();
   const std::size_t below = loop.poll();
   post_number(loop, ran, 3);
-  const std::size_t spilled = loop.stats().spilled;
+  const std::uint64_t spilled = loop.stats().spilled;
   const std::size_t above = loop.poll();
   go.open();
   stalled.join();

@@ -36,7 +36,7 @@ std::size_t allocations_in(const F& f) {
 
 struct message {
   std::size_t* sum;
-  std::array<std::size_t, 5> words;
+  std::array<std::size_t, hybridloop::detail::task_size / sizeof(std::size_t) - 1> words;
   void operator()() const { *sum += words[0]; }
 };
 static_assert(sizeof(message) == hybridloop::detail::task_size);

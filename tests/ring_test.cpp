@@ -440,15 +440,16 @@ TEST_CASE("runs nest as deep as tasks do, and each returns to its own slot") {
 
 TEST_CASE("each task runs once, whole and in the order of its producer, on a ring far too small") {
   struct message {
-    std::uint64_t producer, number, check[2];
-    static message of(std::uint64_t p, std::uint64_t n) {
+    std::size_t producer;
+    std::uint64_t number, check[2];
+    static message of(std::size_t p, std::uint64_t n) {
       return {p, n, {~n, p * 0x9e3779b97f4a7c15u + n}};
     }
     bool whole() const {
       return check[0] == ~number && check[1] == producer * 0x9e3779b97f4a7c15u + number;
     }
   };
-  constexpr std::uint64_t producers = 4;
+  constexpr std::size_t producers = 4;
   const std::uint64_t each = scaled(20000);
 
   for (const std::size_t capacity : {std::size_t{2}, std::size_t{4}}) {
@@ -458,7 +459,7 @@ TEST_CASE("each task runs once, whole and in the order of its producer, on a rin
     std::size_t astray = 0;
 
     std::vector<scoped_thread> threads;
-    for (std::uint64_t p = 0; p < producers; ++p) {
+    for (std::size_t p = 0; p < producers; ++p) {
       threads.emplace_back([&, p] {
         for (std::uint64_t n = 0; n < each; ++n) {
           must_post(loop, [&, m = message::of(p, n)] {

@@ -152,7 +152,7 @@ class spans {
  public:
   explicit spans(std::uint64_t seed) : random_(seed) {}
 
-  std::size_t below(std::size_t n) { return random_() % n; }
+  std::size_t below(std::size_t n) { return static_cast<std::size_t>(random_() % n); }
   bool once_in(std::size_t n) { return below(n) == 0; }
   nanos any() {
     const auto bits = below(61);
@@ -311,7 +311,7 @@ TEST_CASE("a bag is never much larger than twice what stands in it") {
     r.order = 0;
     some.drop_gone(spare);
   };
-  std::mt19937_64 random(3);
+  std::mt19937 random(3);
   for (std::size_t i = 0; i < standing; ++i) put(records[i]);
 
   for (std::size_t i = 0; i < 200 * standing; ++i) {
@@ -335,7 +335,7 @@ TEST_CASE("bags that grow, shrink and share their memory keep to themselves") {
   constexpr std::size_t most = 600;
   const auto records = std::make_unique<record[]>(2 * most);
   std::set<record*> standing[2];
-  std::mt19937_64 random(11);
+  std::mt19937 random(11);
   chunks spare;
   bag bags[2];
   std::uint64_t order = 0;
@@ -351,7 +351,7 @@ TEST_CASE("bags that grow, shrink and share their memory keep to themselves") {
     standing[which].erase(&r);
   };
 
-  for (int round = 0; round < 400; ++round) {
+  for (std::size_t round = scaled(400, 40); round != 0; --round) {
     for (const std::size_t which : {0u, 1u}) {
       record* const mine = &records[which * most];
       const std::size_t wanted = random() % most;

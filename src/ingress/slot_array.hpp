@@ -73,7 +73,7 @@ class slot_array {
     }
   }
 
-  std::size_t capacity() const noexcept { return mask_ + 1; }
+  std::size_t capacity() const noexcept { return static_cast<std::size_t>(mask_ + 1); }
 
   // The loop thread from here on.
   std::uint64_t head() const noexcept { return head_; }

@@ -32,7 +32,7 @@ struct command_base {};
 // so a basic_task always moves without throwing, and a closure in a ring slot never moves.
 template <class... Args>
 class basic_task {
-  using storage_unit = std::uint64_t;
+  static constexpr std::size_t alignment = 8;  // of a double too, where i386 asks for 4
 
  public:
   basic_task() noexcept = default;
@@ -47,7 +47,7 @@ class basic_task {
   ~basic_task() { reset(); }
 
   template <class F>
-  static constexpr bool fits = sizeof(F) <= task_size && alignof(F) <= alignof(storage_unit) &&
+  static constexpr bool fits = sizeof(F) <= task_size && alignof(F) <= alignment &&
                                std::is_nothrow_move_constructible_v<F>;
 
   // The closure's memory, had before anything is claimed for it; given back unless used.
@@ -162,7 +162,7 @@ class basic_task {
   }
 
   const operations* ops_ = nullptr;
-  alignas(storage_unit) unsigned char storage_[task_size];
+  alignas(alignment) unsigned char storage_[task_size];
 };
 
 using unique_task = basic_task<>;

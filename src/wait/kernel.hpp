@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "base/clock.hpp"
 #include "base/os.hpp"
@@ -59,10 +60,13 @@ struct linux_kernel {
 
   static int answer(long result) noexcept { return result < 0 ? -errno : static_cast<int>(result); }
 
+  // Seconds of 32 bits end in 68 years: who sleeps so long is woken, and sleeps again.
   static timespec to_timespec(nanos t) noexcept {
+    constexpr nanos last = (std::numeric_limits<decltype(timespec::tv_sec)>::max)();
     if (t < 0) t = 0;
     timespec out{};
-    out.tv_sec = static_cast<decltype(out.tv_sec)>(t / 1000000000);
+    const nanos seconds = t / 1000000000;
+    out.tv_sec = static_cast<decltype(out.tv_sec)>(seconds < last ? seconds : last);
     out.tv_nsec = static_cast<decltype(out.tv_nsec)>(t % 1000000000);
     return out;
   }
@@ -226,7 +230,7 @@ struct linux_kernel {
   };
 
   static void nap(nanos span) noexcept {
-    const timespec length{static_cast<time_t>(span / 1000000000), static_cast<long>(span % 1000000000)};
+    const timespec length = to_timespec(span);
     ::nanosleep(&length, nullptr);
   }
 
