@@ -13,6 +13,9 @@
 #   make model        the protocols' models in tests/model, and the mutants that spin must reject
 #   make explore      interleavings of the real code, and faults that they must catch; see tests/explore
 #   make soak         random programs of many threads, each task accounted for; ARGS="--seconds 3600 --seed 1"
+#   make faults       refused system calls and allocations, forks, broken contracts: a part of the tests
+#   make memcheck     the tests in valgrind
+#   make coverage     lines and branches of src/ that no test reaches: named in tests/uncovered.txt, or a failure
 #   make fuzz         the same from bytes, by clang's libFuzzer
 #
 #   make check        all that a change must pass: check-join, and the tests in six ways
@@ -24,6 +27,7 @@
 #   CXX=clang++       a compiler, with what it needs: CXX="g++-12 -m32"
 #   CPU=s390x         one of these CPUs: its cross compiler, or clang's target, and the tests in qemu
 #   STD=c++20         the language
+#   OPT=-O2           the optimizer: -O1 for the tests, which are long to compile; benches and examples have -O2
 #   SAN=thread        a sanitizer: thread, or address,undefined
 #   EXC=0             no exceptions, no RTTI
 #   POLLER=poll       another poller than the system's best
@@ -50,6 +54,7 @@ ifeq ($(origin CXX),default)
 CXX    := $(if $(filter-out i386,$(CPU)),$(triple)-)g++
 endif
 STD    := c++17
+OPT    :=
 SAN    :=
 EXC    := 1
 POLLER :=
@@ -65,7 +70,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 empty  :=
 comma  := ,
-name   := $(notdir $(CXX))-$(STD)$(CPU:%=-%)$(SAN:%=-%)$(if $(filter 0,$(EXC)),-noexc)$(POLLER:%=-%)
+name   := $(notdir $(CXX))-$(STD)$(CPU:%=-%)$(OPT)$(SAN:%=-%)$(COVERAGE:%=-coverage)$(if $(filter 0,$(EXC)),-noexc)$(POLLER:%=-%)
 name   := $(subst $(comma),+,$(subst $(empty) ,_,$(name)))
 dir    := build/$(name)-$(HEADER)
 joined := build/$(name)-joined
@@ -89,10 +94,14 @@ endif
 
 warnings := -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast \
             -Wundef -Werror
-speed    := $(if $(CPU),-O0,$(if $(SAN),-O1,-O2) -g)
-flags    := -std=$(STD) $(speed) -pthread $(finds)
+flags    := -std=$(STD) -pthread $(finds)
+speed    := $(or $(OPT),$(if $(CPU)$(COVERAGE),-O0,-O1)) $(if $(CPU)$(COVERAGE),-g0,-g1)
+fast     := $(if $(SAN),-O1,-O2) -g
 ifneq ($(SAN),)
 flags    += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+endif
+ifneq ($(COVERAGE),)
+flags    += -fprofile-instr-generate -fcoverage-mapping -fprofile-update=atomic -mllvm -runtime-counter-relocation
 endif
 ifeq ($(EXC),0)
 flags    += -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
@@ -106,7 +115,7 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test cpus $(cpus:%=cpu-%) model explore soak fuzz demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
+.PHONY: test cpus $(cpus:%=cpu-%) model explore soak fuzz coverage faults memcheck demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
         check-join join split format clean help force
 
 test: $(dir)/tests
@@ -126,6 +135,23 @@ soak: $(dir)/soak
 fuzz: build/fuzz
 	@mkdir -p build/corpus
 	cd build && ./fuzz -max_total_time=60 -timeout=20 $(ARGS) corpus ../tests/soak/corpus
+
+# What no test reaches is named in tests/uncovered.txt, with its reason. Counters live in a mapped file, so
+# that children which abort count too; this takes clang, and its llvm-cov.
+coverage:
+	@$(MAKE) CXX=clang++ COVERAGE=1 build/coverage-report
+
+build/coverage-report: $(dir)/tests force
+	@rm -rf build/coverage && mkdir -p build/coverage
+	LLVM_PROFILE_FILE=$(CURDIR)/build/coverage/%c.profraw TEST_SCALE=0.1 $<
+	@sh tests/coverage.sh $< build/coverage
+
+# Refused system calls and allocations, forks, broken contracts.
+faults: $(dir)/tests
+	$(run) $< '-ts=faults,exhausted memory,fork,exception,contract,poller' $(ARGS)
+
+memcheck: $(dir)/tests
+	TEST_SCALE=0.02 valgrind -q --error-exitcode=1 --fair-sched=yes $< $(ARGS)
 
 model:
 	@sh tests/model/check.sh build/model
@@ -186,12 +212,12 @@ $(dir)/tests: $(objects)
 
 $(dir)/%.o: tests/%.cpp Makefile | $(dir)/doctest
 	@echo "CXX $<"
-	@$(compile) $(include) -Itests -c $< -o $@
+	@$(compile) $(speed) $(include) -Itests -c $< -o $@
 
 $(dir)/soak: tests/soak/soak.cpp Makefile
 	@echo "CXX $<"
 	@mkdir -p $(@D)
-	@$(compile) $(include) -Itests $< -o $@
+	@$(compile) $(fast) $(include) -Itests $< -o $@
 
 build/fuzz: tests/soak/fuzz.cpp Makefile
 	@echo "CXX $<"
@@ -202,20 +228,20 @@ build/fuzz: tests/soak/fuzz.cpp Makefile
 $(joined)/examples/%: examples/%.cpp Makefile
 	@echo "CXX $<"
 	@mkdir -p $(@D)
-	@$(compile) -I. $< -o $@
+	@$(compile) $(fast) -I. $< -o $@
 
 # What is built is said on stderr: stdout is the report's.
-bench_facts = '-DBENCH_FLAGS="$(strip $(flags)) -DNDEBUG"' '-DBENCH_CXX="$(CXX)"' '-DBENCH_INCLUDE="-I. $(finds)"'
+bench_facts = '-DBENCH_FLAGS="$(strip $(fast) $(flags)) -DNDEBUG"' '-DBENCH_CXX="$(CXX)"' '-DBENCH_INCLUDE="-I. $(finds)"'
 
 $(dir)/bench/%: bench/%.cpp $(dir)/rivals Makefile
 	@echo "CXX $<" >&2
 	@mkdir -p $(@D)
-	@$(compile) -DNDEBUG $(bench_facts) $(include) $< -o $@ $$(cat $(dir)/rivals) $(brew:%=-L%/lib)
+	@$(compile) $(fast) -DNDEBUG $(bench_facts) $(include) $< -o $@ $$(cat $(dir)/rivals) $(brew:%=-L%/lib)
 
 $(dir)/foreign/%: tests/foreign/%_test.cpp $(dir)/main.o Makefile
 	@mkdir -p $(@D)
 	@if pkg-config --exists $(package.$*) 2>/dev/null; then echo "CXX $<"; \
-	  $(compile) $(include) -Itests $< $(dir)/main.o -o $@ \
+	  $(compile) $(speed) $(include) -Itests $< $(dir)/main.o -o $@ \
 	    $$(pkg-config --cflags --libs $(package.$*) | sed 's/-I/-isystem /g'); \
 	else echo "foreign: $(package.$*) is not here, left out"; fi
 

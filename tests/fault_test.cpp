@@ -173,6 +173,26 @@ EVERY_POLICY("whichever allocation fails, its request is told, and nothing that 
 
 #endif
 
+TEST_CASE("a handle for a foreign loop that the kernel refuses is told, and can be asked for again") {
+  if (std::strcmp(faulty_loop::poller_name(), "epoll") != 0) return;  // poll(2) has none
+  for (const site where : {site::epoll_create, site::epoll_ctl, site::eventfd}) {
+    for (int which = 0; which == 0 || fault::struck(); ++which) {
+      INFO("site ", static_cast<int>(where), ", call ", which);
+      const auto before = open_descriptors();
+      {
+        faulty_loop l;
+        std::error_code code;
+        fault::prepare(where, which, -EMFILE);
+        l.backend_handle(code);
+        fault::lift();
+        CHECK(static_cast<bool>(code) == fault::struck());
+        CHECK(l.backend_handle() >= 0);
+      }
+      CHECK(open_descriptors() == before);
+    }
+  }
+}
+
 TEST_CASE("a change that the poller refuses once is made up for, and burns no core") {
   for (const bool drop_the_other : {true, false}) {
     faulty_loop l;

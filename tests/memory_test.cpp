@@ -292,7 +292,7 @@ TEST_CASE("a deferred task or a microtask that finds no memory throws, and is st
     meagre_loop l(tiny(2));
     fate what;
     int accepted = 0;
-    const auto put_aside = [&](witness<>& task) {
+    const auto put_aside = [&](auto& task) {
       try {
         micro ? l.microtask(std::move(task)) : l.defer(std::move(task));
         ++accepted;
@@ -304,6 +304,8 @@ TEST_CASE("a deferred task or a microtask that finds no memory throws, and is st
       const exhausted now;
       witness<> task(what);
       put_aside(task);
+      witness<200> large(what);
+      put_aside(large);
       CHECK(accepted == 0);
       nothing_left = false;
       put_aside(task);
@@ -318,7 +320,7 @@ TEST_CASE("a deferred task or a microtask that finds no memory throws, and is st
 
     CHECK(accepted == 16);
     CHECK(what.ran == accepted);
-    CHECK(what.destroyed == 21);
+    CHECK(what.destroyed == 22);
   }
 }
 

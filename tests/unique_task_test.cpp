@@ -394,6 +394,15 @@ TEST_CASE("a constructor that throws leaves an empty task and no block behind") 
 
 TEST_SUITE_END();
 
+namespace {
+
+void push(task_fifo& queue, unique_task&& task) {
+  if (!queue.make_room()) std::abort();
+  queue.push(std::move(task));
+}
+
+}  // namespace
+
 TEST_SUITE_BEGIN("fifo");
 
 TEST_CASE("tasks come out in the order in which they went in, while the queue grows and goes around") {
@@ -405,7 +414,7 @@ TEST_CASE("tasks come out in the order in which they went in, while the queue gr
   task_fifo queue;
   for (int round = 0; round < 60; ++round) {
     for (int i = 0; i < 5 + round / 8; ++i, ++next) {
-      queue.push(make(source, [&ran, n = next] { ran.push_back(n); }));
+      push(queue, make(source, [&ran, n = next] { ran.push_back(n); }));
     }
     for (int i = 0; i < 4; ++i) queue.pop()();
   }
@@ -425,8 +434,8 @@ TEST_CASE("what is still queued dies with the queue, once and without running") 
   {
     task_fifo queue;
     for (int i = 0; i < 20; ++i) {
-      queue.push(make(source, small_one(small)));
-      queue.push(make(source, large_one(large)));
+      push(queue, make(source, small_one(small)));
+      push(queue, make(source, large_one(large)));
     }
     queue.pop()();
     queue.pop()();
@@ -453,7 +462,7 @@ TEST_CASE("what a dying closure pushes dies as well") {
     ~heir() {
       if (died == nullptr) return;
       ++*died;
-      if (generations != 0) queue->push(make(*source, heir(*queue, *source, *died, generations - 1)));
+      if (generations != 0) push(*queue, make(*source, heir(*queue, *source, *died, generations - 1)));
     }
     void operator()() {}
   };
@@ -461,7 +470,7 @@ TEST_CASE("what a dying closure pushes dies as well") {
   int died = 0;
 
   task_fifo queue;
-  for (int i = 0; i < 16; ++i) queue.push(make(source, heir(queue, source, died, 2)));
+  for (int i = 0; i < 16; ++i) push(queue, make(source, heir(queue, source, died, 2)));
   queue.clear();
 
   CHECK(queue.empty());

@@ -2168,4 +2168,52 @@ FOR_POLICIES("a loop is not destroyed under a thread that rings its bell", full,
   CHECK(gated_kernel::closed_bell);
 }
 
+EVERY_POLICY("ref() and unref() may be said twice, and before the loop has seen the watch") {
+  hybridloop::loop l(on(path));
+  const socket_pair pair;
+  const auto id = l.watch(pair.left(), readable, [] {});
+  l.unref(id);
+  l.unref(id);
+  l.run_until_idle();
+  l.ref(id);
+  l.ref(id);
+  l.unref(id);
+  l.run_until_idle();
+  CHECK(l.unwatch(id));
+
+  watch_id unseen;
+  must_post(l, [&] {
+    const scoped_thread other([&] {
+      unseen = l.watch(pair.left(), readable, [] {});
+      l.unref(unseen);
+    });
+  });
+  l.run_until_idle();
+
+  CHECK(l.unwatch(unseen));
+}
+
+EVERY_POLICY("modify() tells every thread that a watch is gone, and changes nothing then") {
+  hybridloop::loop l(on(path));
+  const socket_pair pair;
+  const auto gone = l.watch(pair.left(), readable, [] {});
+  const auto stays = l.watch(pair.left(), readable, [] {});
+  CHECK(l.unwatch(gone));
+
+  CHECK_FALSE(l.modify(gone, writable));
+  CHECK(l.modify(stays, writable));
+  must_post(l, [&] {
+    const scoped_thread other([&] {
+      CHECK_FALSE(l.modify(gone, writable));
+      CHECK_FALSE(l.modify(watch_id(), writable));
+      CHECK(l.modify(stays, readable));
+      CHECK(l.unwatch(stays));
+    });
+  });
+  l.run_until_idle();
+
+  CHECK_FALSE(l.modify(stays, writable));
+  CHECK(l.stats().watches == 0);
+}
+
 TEST_SUITE_END();

@@ -241,6 +241,19 @@ TEST_CASE("a wheel that finds no memory for a time, or never any, still agrees w
   agree_with_the_model([](int step) { return step / 300 % 2 == 1; });
 }
 
+TEST_CASE("of a crowd whose tick has come, those who stay fire in order when most have left") {
+  modelled_wheel pair(0);
+  for (nanos i = 0; i < 1000; ++i) pair.insert(10 * tick + (i * 37) % 1000);
+  pair.move_clock(11 * tick);
+  CHECK(pair.take());
+
+  for (std::size_t i = 0; i < 900; ++i) pair.erase_one(i * 7);
+
+  CHECK(pair.due() == 99);
+  while (pair.size() != 0) REQUIRE(pair.take());
+  CHECK(pair.take());
+}
+
 TEST_CASE("equal deadlines leave the wheel in the order they came, from whatever level") {
   for (const nanos deadline : {nanos{5}, tick - 1, tick, 64 * tick, 64 * 64 * tick + 7, hour, year, 200 * year}) {
     CAPTURE(deadline);
