@@ -367,6 +367,7 @@ TEST_CASE("to whom it is no news, after_fork_child() does nothing") {
 TEST_CASE(
     "a refused after_fork_child(), and the destructor behind it, leave the parent's watches "
     "alone") {
+  if (in_valgrind()) return;  // it keeps the limit on descriptors for itself
   const socket_pair wire;
   auto l = std::make_unique<loop>(sleeping_at(fast_path::off));
   std::size_t told = 0;
@@ -387,6 +388,7 @@ TEST_CASE(
 
 TEST_CASE("after_fork_child() may be called again when it was refused" *
           doctest::skip(forked_threads_die())) {
+  if (in_valgrind()) return;  // as above
   const socket_pair wire;
   loop l(sleeping_at(fast_path::mini));
   std::size_t told = 0;

@@ -30,18 +30,22 @@ inline constexpr bool sanitized = true;
 inline constexpr bool sanitized = thread_sanitized;
 #endif
 
-// Whether this runs in qemu's user mode, where time, pages and what is said of them are qemu's as well.
-// Asked before main(); a thread takes its name over. And qemu 7.2 dies in a child that was forked beside
-// threads as soon as it starts one: it takes the new thread for one of the parent's.
-inline bool emulated() {
-  static const bool found = [] {
-    char name[16] = {};
-    ::prctl(PR_GET_NAME, name);
-    return std::string(name).rfind("qemu-", 0) == 0;
+// Whether this runs in qemu's user mode or in valgrind, where time, pages and what is said of them are
+// theirs as well. Asked before main(); a thread takes its name over.
+inline bool runs_in(const char* emulator) {
+  static const std::string name = [] {
+    char own[16] = {};
+    ::prctl(PR_GET_NAME, own);
+    return std::string(own);
   }();
-  return found;
+  return name.rfind(emulator, 0) == 0;
 }
-inline bool forked_threads_die() { return emulated(); }
+inline bool in_valgrind() { return runs_in("memcheck-"); }
+inline bool emulated() { return runs_in("qemu-") || in_valgrind(); }
+
+// qemu 7.2 dies in a child that was forked beside threads as soon as it starts one: it takes the new
+// thread for one of the parent's.
+inline bool forked_threads_die() { return runs_in("qemu-"); }
 
 inline std::set<std::string> threads() {
   std::set<std::string> found;

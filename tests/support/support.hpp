@@ -112,14 +112,19 @@ class socket_pair {
   int ends_[2] = {-1, -1};
 };
 
-// Names of what stands in /proc/self/fd, without the one used to look.
+// Names of what stands in /proc/self/fd, without the one used to look, and those beyond the process's
+// limit: valgrind's own.
 inline std::vector<std::string> open_descriptors() {
   std::vector<std::string> found;
   DIR* dir = ::opendir("/proc/self/fd");
   if (dir == nullptr) std::abort();
   const int own = ::dirfd(dir);
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
   while (const dirent* entry = ::readdir(dir)) {
-    if (entry->d_name[0] != '.' && std::atoi(entry->d_name) != own) found.emplace_back(entry->d_name);
+    const int number = std::atoi(entry->d_name);
+    const bool ours = entry->d_name[0] != '.' && number != own && static_cast<rlim_t>(number) < limit.rlim_cur;
+    if (ours) found.emplace_back(entry->d_name);
   }
   ::closedir(dir);
   return found;
