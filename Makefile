@@ -14,7 +14,6 @@
 #   make explore      interleavings of the real code, and faults that they must catch; see tests/explore
 #   make soak         random programs of many threads, each task accounted for; ARGS="--seconds 3600 --seed 1"
 #   make faults       refused system calls and allocations, forks, broken contracts: a part of the tests
-#   make memcheck     the tests in valgrind
 #   make coverage     lines and branches of src/ that no test reaches: named in tests/uncovered.txt, or a failure
 #   make fuzz         the same from bytes, by clang's libFuzzer
 #
@@ -115,7 +114,7 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test cpus $(cpus:%=cpu-%) model explore soak fuzz coverage faults memcheck demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
+.PHONY: test cpus $(cpus:%=cpu-%) model explore soak fuzz coverage faults demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
         check-join join split format clean help force
 
 test: $(dir)/tests
@@ -149,9 +148,6 @@ build/coverage-report: $(dir)/tests force
 # Refused system calls and allocations, forks, broken contracts.
 faults: $(dir)/tests
 	$(run) $< '-ts=faults,exhausted memory,fork,exception,contract,poller' $(ARGS)
-
-memcheck: $(dir)/tests
-	TEST_SCALE=0.02 valgrind -q --error-exitcode=1 --fair-sched=yes $< $(ARGS)
 
 model:
 	@sh tests/model/check.sh build/model
