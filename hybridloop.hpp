@@ -515,6 +515,7 @@ template <class Build>
 
 template <class Build>
 [[noreturn]] void refuse(std::error_code code, const char* call) {
+  if (code == std::errc::not_enough_memory) fail("out of memory");  // for a sentence as well
   const std::string sentence = std::string(call) + ": " + code.message();
   fail(sentence.c_str());
 }
@@ -3846,6 +3847,7 @@ struct alignas(64) timer_record {
   bool moved = false;       // while running: the deadline is the next one already
   bool referenced = true;
   unique_task task;
+  timer_record* previous_stray = nullptr;
 
   // Soon to be armed, or to fire. The clock that is read in between waits for every load before it, but
   // not for these.
@@ -4180,32 +4182,39 @@ class timer_strays {
 
   void add(record& r) noexcept {
     r.stray = true;
-    r.next_spare = std::exchange(first_, &r);
+    r.previous_stray = nullptr;
+    r.next_spare = first_;
+    if (first_ != nullptr) first_->previous_stray = &r;
+    first_ = &r;
   }
   void remove(record& r) noexcept {
-    record** at = &first_;
-    while (*at != &r) at = &(*at)->next_spare;
-    *at = r.next_spare;
+    (r.previous_stray != nullptr ? r.previous_stray->next_spare : first_) = r.next_spare;
+    if (r.next_spare != nullptr) r.next_spare->previous_stray = r.previous_stray;
     r.stray = false;
   }
 
-  // Calls f for each, which may add it again.
+  // None is to wait for the next turn any more.
+  void free_held() noexcept {
+    for (record* r = first_; r != nullptr; r = r->next_spare) r->held = false;
+  }
+  // Calls f for one after the other, which may add it again; then there is still no memory, and the rest
+  // stays.
   template <class F>
-  void empty_out(const F& f) {
-    record* r = std::exchange(first_, nullptr);
-    while (r != nullptr) {
+  void find_place(const F& f) {
+    for (record* r = first_; r != nullptr;) {
       record& one = *std::exchange(r, r->next_spare);
-      one.stray = false;
+      remove(one);
       f(one);
+      if (one.stray) return;
     }
   }
 
-  // The earliest that waits for no next turn; `none` if that is earlier.
-  entry soonest(const entry& none) const noexcept {
+  // The earliest that may fire, or of all; `none` if that is earlier.
+  entry soonest(const entry& none, bool of_all = false) const noexcept {
     entry least = none;
     for (record* r = first_; r != nullptr; r = r->next_spare) {
       const entry e{r->deadline, r->order, r};
-      if (!r->held && e.before(least)) least = e;
+      if ((of_all || !r->held) && e.before(least)) least = e;
     }
     return least;
   }
@@ -4415,7 +4424,7 @@ class timer_wheel {
   }
 
   entry look_for_soonest() {
-    const entry least = strays_.soonest(held_.soonest(nobody));
+    const entry least = strays_.soonest(held_.soonest(nobody), true);
     while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
     if (!heap_.empty()) return heap_.top().before(least) ? heap_.top() : least;
     for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
@@ -4439,10 +4448,8 @@ class timer_wheel {
   }
 
   void free_strays() {
-    strays_.empty_out([this](record& r) {
-      r.held = false;
-      stand({r.deadline, r.order, &r});
-    });
+    strays_.free_held();
+    strays_.find_place([this](record& r) { stand({r.deadline, r.order, &r}); });
   }
   // If one of them comes before the earliest of the others and is due.
   record* take_stray(const entry& other, nanos now) {
@@ -8141,7 +8148,7 @@ class basic_loop {
 
   // ---- Giving work. The loop thread. ----
 
-  // Runs f in the next turn. Without memory this throws, as microtask() does, and f is still yours.
+  // Runs f in the next turn. Without memory this throws, as microtask() does.
   template <class F, class Build = detail::build_tag>
   void defer(F&& f);
 

@@ -2,12 +2,15 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <system_error>
 #include <utility>
 
 #include <dlfcn.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "support/running.hpp"
 #include "support/scarcity.hpp"
@@ -321,6 +324,33 @@ TEST_CASE("a deferred task or a microtask that finds no memory throws, and is st
     CHECK(accepted == 16);
     CHECK(what.ran == accepted);
     CHECK(what.destroyed == 22);
+  }
+}
+
+TEST_SUITE_END();
+
+#else
+
+TEST_SUITE_BEGIN("exhausted memory");
+
+TEST_CASE("without exceptions a task that finds no memory reaches the failure handler") {
+  for (const bool micro : {false, true}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      hybridloop::set_failure_handler([](const char* sentence) { ::_exit(std::strcmp(sentence, "out of memory") == 0 ? 42 : 1); });
+      hybridloop::loop l;
+      must_post(l, [&] {
+        nothing_left = true;
+        micro ? l.microtask([] {}) : l.defer([] {});
+      });
+      l.run_until_idle();
+      ::_exit(0);
+    }
+    int status = 0;
+    while (::waitpid(child, &status, 0) < 0) {
+    }
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 42);
   }
 }
 

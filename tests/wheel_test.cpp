@@ -100,6 +100,9 @@ class modelled_wheel {
   std::size_t due() {
     return ask([this](wheel& w) { return w.count_due(now_); });
   }
+  nanos earliest_of_all() const {
+    return held_.empty() ? earliest() : (std::min)(earliest(), std::get<0>(*held_.begin()));
+  }
   bool any_held() const { return !held_.empty(); }
   std::size_t due_by_the_model() const {
     std::size_t count = held_.size();
@@ -199,7 +202,9 @@ void agree_with_the_model(const Memory& memory) {
         case 6:
           if (!pair.full()) pair.hold(pair.now() - static_cast<nanos>(random.below(3)));
           if (random.once_in(2) && pair.size() != 0) pair.erase_one(random.below(1000000));
-          if (pair.any_held()) agree = pair.next_wake() == long_ago && pair.take();
+          if (pair.any_held()) {
+            agree = pair.next_wake() == long_ago && pair.next_deadline() == pair.earliest_of_all() && pair.take();
+          }
           pair.free_held();
           if (random.once_in(2) && pair.size() != 0) pair.erase_newest();
           break;

@@ -90,6 +90,7 @@ template <class Build>
 
 template <class Build>
 [[noreturn]] void refuse(std::error_code code, const char* call) {
+  if (code == std::errc::not_enough_memory) fail("out of memory");  // for a sentence as well
   const std::string sentence = std::string(call) + ": " + code.message();
   fail(sentence.c_str());
 }

@@ -103,7 +103,7 @@ class basic_loop {
 
   // ---- Giving work. The loop thread. ----
 
-  // Runs f in the next turn. Without memory this throws, as microtask() does, and f is still yours.
+  // Runs f in the next turn. Without memory this throws, as microtask() does.
   template <class F, class Build = detail::build_tag>
   void defer(F&& f);
 

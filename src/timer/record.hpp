@@ -72,6 +72,7 @@ struct alignas(64) timer_record {
   bool moved = false;       // while running: the deadline is the next one already
   bool referenced = true;
   unique_task task;
+  timer_record* previous_stray = nullptr;
 
   // Soon to be armed, or to fire. The clock that is read in between waits for every load before it, but
   // not for these.

@@ -22,32 +22,39 @@ class timer_strays {
 
   void add(record& r) noexcept {
     r.stray = true;
-    r.next_spare = std::exchange(first_, &r);
+    r.previous_stray = nullptr;
+    r.next_spare = first_;
+    if (first_ != nullptr) first_->previous_stray = &r;
+    first_ = &r;
   }
   void remove(record& r) noexcept {
-    record** at = &first_;
-    while (*at != &r) at = &(*at)->next_spare;
-    *at = r.next_spare;
+    (r.previous_stray != nullptr ? r.previous_stray->next_spare : first_) = r.next_spare;
+    if (r.next_spare != nullptr) r.next_spare->previous_stray = r.previous_stray;
     r.stray = false;
   }
 
-  // Calls f for each, which may add it again.
+  // None is to wait for the next turn any more.
+  void free_held() noexcept {
+    for (record* r = first_; r != nullptr; r = r->next_spare) r->held = false;
+  }
+  // Calls f for one after the other, which may add it again; then there is still no memory, and the rest
+  // stays.
   template <class F>
-  void empty_out(const F& f) {
-    record* r = std::exchange(first_, nullptr);
-    while (r != nullptr) {
+  void find_place(const F& f) {
+    for (record* r = first_; r != nullptr;) {
       record& one = *std::exchange(r, r->next_spare);
-      one.stray = false;
+      remove(one);
       f(one);
+      if (one.stray) return;
     }
   }
 
-  // The earliest that waits for no next turn; `none` if that is earlier.
-  entry soonest(const entry& none) const noexcept {
+  // The earliest that may fire, or of all; `none` if that is earlier.
+  entry soonest(const entry& none, bool of_all = false) const noexcept {
     entry least = none;
     for (record* r = first_; r != nullptr; r = r->next_spare) {
       const entry e{r->deadline, r->order, r};
-      if (!r->held && e.before(least)) least = e;
+      if ((of_all || !r->held) && e.before(least)) least = e;
     }
     return least;
   }

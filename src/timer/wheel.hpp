@@ -198,7 +198,7 @@ class timer_wheel {
   }
 
   entry look_for_soonest() {
-    const entry least = strays_.soonest(held_.soonest(nobody));
+    const entry least = strays_.soonest(held_.soonest(nobody), true);
     while (!heap_.empty() && !heap_.top().stands()) heap_.pop();
     if (!heap_.empty()) return heap_.top().before(least) ? heap_.top() : least;
     for (std::uint32_t level = lowest_level(); level < levels; level = lowest_level()) {
@@ -222,10 +222,8 @@ class timer_wheel {
   }
 
   void free_strays() {
-    strays_.empty_out([this](record& r) {
-      r.held = false;
-      stand({r.deadline, r.order, &r});
-    });
+    strays_.free_held();
+    strays_.find_place([this](record& r) { stand({r.deadline, r.order, &r}); });
   }
   // If one of them comes before the earliest of the others and is due.
   record* take_stray(const entry& other, nanos now) {
