@@ -142,7 +142,7 @@ coverage:
 
 build/coverage-report: $(dir)/tests force
 	@rm -rf build/coverage && mkdir -p build/coverage
-	LLVM_PROFILE_FILE=$(CURDIR)/build/coverage/%c.profraw TEST_SCALE=0.1 $<
+	LLVM_PROFILE_FILE=$(CURDIR)/build/coverage/tests%c.profraw TEST_SCALE=0.1 $<
 	@sh tests/coverage.sh $< build/coverage
 
 # Refused system calls and allocations, forks, broken contracts.
