@@ -1382,8 +1382,8 @@ TEST_CASE("a stop at any moment of poll() is heeded by it, or makes the handle r
 
 TEST_CASE("a close at any moment of poll() ends the loop, and it is silent then") {
   at_every_place([](int place) {
-    guest<interrupted_loop> l;
     fate timer;
+    guest<interrupted_loop> l;
     l->after(1h, witness<>(timer));
     l.serve(10);
     interruption others(place, [&] { elsewhere([&] { l->close(); }); });
