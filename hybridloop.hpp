@@ -59,6 +59,7 @@
 //   HYBRIDLOOP_CACHE_LINE       64            bytes between words of different threads
 //   HYBRIDLOOP_SPIN_NS          20000         longest look before a sleep; 0 = never
 //   HYBRIDLOOP_RESCUE_MS        0             a safety period on sleeps; 0 = off
+//   HYBRIDLOOP_SYNC_PHASE       1             queue behind semaphore and condvar: 0 to 3
 //   HYBRIDLOOP_STATS            1             0 leaves out what stats() costs
 //   HYBRIDLOOP_MALLOC, _FREE    std::malloc   the heap behind the arena
 //   HYBRIDLOOP_CONTRACT         aborts        (condition, sentence)
@@ -68,8 +69,10 @@
 // Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
 //
 // The interface: `>>> loop/loop.hpp` and `>>> loop/handle.hpp`; options, reports and counters in
-// `>>> loop/options.hpp`, producers in `>>> loop/producer.hpp`, interest and ready in `>>> poller/contract.hpp`, overflow and post_result
-// in `>>> ingress/room.hpp`, repeat in `>>> timer/record.hpp`.
+// `>>> loop/options.hpp`, producers in `>>> loop/producer.hpp`, interest and ready in
+// `>>> poller/contract.hpp`, overflow and post_result in `>>> ingress/room.hpp`, repeat in `>>> timer/record.hpp`.
+// Waiting: `>>> sync/semaphore.hpp`, `>>> sync/condvar.hpp`, and mutex, event, latch, channel beside them; their names
+// in `>>> sync/select.hpp`, wait_status in `>>> sync/waiter.hpp`.
 //
 // This file is joined from the parts in src/; edit those and `make join`, or edit this one and
 // `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there
@@ -82,8 +85,11 @@
 //   timer/   record heap bag strays wheel timers
 //   watch/   record registry watches
 //   loop/    options traits frames blocked hook meter doorbell wakeup entrance lookout companion
-//            lending core ownership fork event_batch park loan runner invoke handle producer loop
-//            loop_work commands loop_events loop_embed
+//            lending visitors core ownership fork event_batch park loan runner invoke handle
+//            producer loop loop_work commands loop_events loop_embed
+//   sync/    waiter account queue0 small_lock waiter_list queue1 epoch segment queue2 queue3
+//            queue_locked primitive thread_waiter loop_waiter callback awaiter permits barging
+//            semaphore condvar mutex gate event latch channel select
 //   base/    undef
 
 #pragma once
@@ -91,6 +97,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -308,6 +315,24 @@
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_SWITCH_, HYBRIDLOOP_STATS)
 #error "HYBRIDLOOP_STATS: 0 or 1"
 #endif
+
+// HYBRIDLOOP_SYNC_PHASE          0 | 1 | 2 | 3                 default 1
+//
+//   The queue behind semaphore, condvar and their kin, where none is named. All four behave the same and are always
+//   there, as sync::queue0 to sync::queue3: a mutex; a small lock, and none for a single waiter; lock-free;
+//   in the waiters' own frames, without memory. README says when each one loses.
+#ifndef HYBRIDLOOP_SYNC_PHASE
+#define HYBRIDLOOP_SYNC_PHASE 1
+#define HYBRIDLOOP_DEFAULTED_SYNC_PHASE
+#endif
+#define HYBRIDLOOP_KNOWN_PHASE_0 1
+#define HYBRIDLOOP_KNOWN_PHASE_1 1
+#define HYBRIDLOOP_KNOWN_PHASE_2 1
+#define HYBRIDLOOP_KNOWN_PHASE_3 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PHASE_, HYBRIDLOOP_SYNC_PHASE)
+#error "HYBRIDLOOP_SYNC_PHASE: 0, 1, 2 or 3"
+#endif
+#define HYBRIDLOOP_DEFAULT_QUEUE HYBRIDLOOP_PASTE(queue, HYBRIDLOOP_SYNC_PHASE)
 
 // HYBRIDLOOP_MALLOC, HYBRIDLOOP_FREE     functions             default std::malloc, std::free
 //
@@ -560,6 +585,9 @@ constexpr nanos saturating_add(nanos a, nanos b) noexcept {
   if (b < 0 && a < long_ago - b) return long_ago;
   return a + b;
 }
+
+// None where the clock was set back.
+constexpr nanos time_between(nanos begin, nanos end) noexcept { return end > begin ? end - begin : 0; }
 
 // Rounded up, so that nothing is ever early; what does not fit is `never` or long ago.
 template <class Rep, class Period>
@@ -5810,7 +5838,7 @@ class meter {
     slice_ = budget / 8;
   }
   void start_slice(nanos now) noexcept {
-    last_ = now;
+    move_to(now);
     paused_ = false;
     slice_end_ = saturating_add(now, slice_);
   }
@@ -5818,7 +5846,7 @@ class meter {
   // A task has run.
   void tick(nanos now, estimate& task) noexcept {
     task.learn(now - last_);
-    last_ = now;
+    move_to(now);
     paused_ = now >= slice_end_ || expects_to_overrun(now, task);
   }
 
@@ -5834,6 +5862,15 @@ class meter {
   bool paused() const noexcept { return paused_; }
 
  private:
+  // A clock that is set back takes the frame's end along, or the frame would last until it has come again.
+  void move_to(nanos now) noexcept {
+    if (now < last_) {
+      end_ -= last_ - now;
+      slice_end_ -= last_ - now;
+    }
+    last_ = now;
+  }
+
   bool on_ = false;
   bool paused_ = false;
   nanos last_ = 0;
@@ -6528,7 +6565,7 @@ class lookout {
     }
     const nanos begin = c.cached_now();
     const bool hit = look_until(c, begin, end);
-    looked_ = c.cached_now() - begin;
+    looked_ = time_between(begin, c.cached_now());
     c.spun_ns.add(static_cast<std::uint64_t>(looked_));
     span_ = hit ? most : span_ / 2;
     misses_ = hit ? 1 : misses_ + 1;
@@ -6722,6 +6759,180 @@ struct lending {
 HYBRIDLOOP_CLOSE
 // <<< loop/lending.hpp
 
+// >>> loop/visitors.hpp - those who wait for something elsewhere and are to be told on this loop
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// One who waits. The loop knows it from before it waits until it has been told, so that its end reaches
+// it. Who it is knows `hear`.
+template <class Traits>
+struct visitor {
+  enum class call : std::uint8_t {
+    come_in,    // deliver what had no room; the loop thread
+    loop_ends,  // wait no longer; the loop thread, or who destroys the loop
+    collect     // nobody runs the loop any more: go, if all others have let go of you
+  };
+  using hear_type = void (*)(visitor&, call) noexcept;
+
+  explicit visitor(hear_type h) noexcept : hear(h) {}
+  visitor(const visitor&) = delete;
+  visitor& operator=(const visitor&) = delete;
+
+  const hear_type hear;
+  visitor* next = nullptr;
+  visitor* previous = nullptr;
+  visitor* next_late = nullptr;
+};
+
+// Edge [visit]: N1 a visitor that comes from another thread is put on the list (release), N2 the loop thread
+// takes that list (acquire). Rule: every change is a read-modify-write, so N2 meets each N1 [intro.races].
+// And the other way round: when all are told that the loop ends, the list is taken even if it looks empty. A
+// visitor that this did not meet has read, in N1 (acquire), what N2 left (release): behind it, it finds the
+// loop closed.
+//
+// Edge [late]: one that had no room in the loop's queues. M1 it is put on the list (release), before the
+// doorbell is rung; M2 the loop thread takes the list (acquire). Rule: as in [visit].
+template <class Traits>
+class visitors {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+  using visitor_type = visitor<Traits>;
+  using call = typename visitor_type::call;
+
+ public:
+  visitors() noexcept = default;
+  visitors(const visitors&) = delete;
+  visitors& operator=(const visitors&) = delete;
+
+  // Any thread but the loop's.
+  void send_in(visitor_type& v) noexcept {
+    v.next = coming_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (!coming_.compare_exchange_weak(v.next, &v, std::memory_order_acq_rel,  // [visit] N1
+                                          std::memory_order_relaxed)) {  // a hint; the loop repeats
+    }
+  }
+  // Any thread. The doorbell is to be rung after it.
+  void be_late(visitor_type& v) noexcept {
+    v.next_late = late_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (!late_.compare_exchange_weak(v.next_late, &v, std::memory_order_release,  // [late] M1
+                                        std::memory_order_relaxed)) {  // a hint; the loop repeats
+    }
+  }
+  bool has_late() const noexcept { return late_.load(std::memory_order_relaxed) != nullptr; }  // a hint; who comes late rings
+
+  // The loop thread from here on.
+
+  void add(visitor_type& v) noexcept {
+    v.previous = nullptr;
+    v.next = first_;
+    if (first_ != nullptr) first_->previous = &v;
+    first_ = &v;
+  }
+  void remove(visitor_type& v) noexcept {
+    adopt();
+    (v.previous == nullptr ? first_ : v.previous->next) = v.next;
+    if (v.next != nullptr) v.next->previous = v.previous;
+  }
+
+  // In the order in which they came.
+  void let_late_in() noexcept {
+    if (!has_late()) return;
+    visitor_type* newest = late_.exchange(nullptr, std::memory_order_acquire);  // [late] M2
+    visitor_type* oldest = nullptr;
+    while (newest != nullptr) {
+      visitor_type* const before = newest->next_late;
+      newest->next_late = oldest;
+      oldest = newest;
+      newest = before;
+    }
+    while (oldest != nullptr) {
+      visitor_type* const after = oldest->next_late;
+      oldest->hear(*oldest, call::come_in);
+      oldest = after;
+    }
+  }
+
+  // Each may go by itself meanwhile, but no other.
+  void tell_all(call what) noexcept {
+    take_in();
+    for (visitor_type* v = first_; v != nullptr;) {
+      visitor_type* const after = v->next;
+      v->hear(*v, what);
+      v = after;
+    }
+  }
+  bool empty() noexcept {
+    adopt();
+    return first_ == nullptr;
+  }
+
+ private:
+  void adopt() noexcept {
+    if (coming_.load(std::memory_order_relaxed) == nullptr) return;  // a hint; who looks for one it knows of has it in order
+    take_in();
+  }
+  void take_in() noexcept {
+    visitor_type* fresh = coming_.exchange(nullptr, std::memory_order_acq_rel);  // [visit] N2
+    while (fresh != nullptr) {
+      visitor_type* const after = fresh->next;
+      add(*fresh);
+      fresh = after;
+    }
+  }
+
+  visitor_type* first_ = nullptr;
+  atomic<visitor_type*> coming_{nullptr};
+  atomic<visitor_type*> late_{nullptr};
+};
+
+// Where a callback waits: memory that stays, so that a ticket may be asked about at any time.
+//
+// Edge [ticket]: who frees a record comes after all who used it. K1 a user lets go, or the wait is over
+// (release); K2 who finds that it was the last frees it (acquire). Rule: every change of the word is a
+// read-modify-write, one release sequence [intro.races].
+template <class Traits>
+struct wait_record {
+  static constexpr std::size_t room = task_size + 8 + 200;
+  static constexpr std::uint64_t one_pin = 2;
+  static constexpr std::uint64_t alive = 1;
+  static constexpr std::uint64_t generation = ~std::uint64_t{0} << 32;
+
+  std::uint32_t open() noexcept {
+    const std::uint64_t was = word.fetch_or(alive, std::memory_order_relaxed);  // ours alone: nobody knows it yet
+    return static_cast<std::uint32_t>(was >> 32);
+  }
+  // False: it is not that wait's any more.
+  bool pin(std::uint32_t number) noexcept {
+    std::uint64_t seen = word.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while ((seen & alive) != 0 && seen >> 32 == number) {
+      if (word.compare_exchange_weak(seen, seen + one_pin, std::memory_order_acquire,  // [ticket] K2
+                                     std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return true;
+      }
+    }
+    return false;
+  }
+  // True: it is to be freed.
+  bool unpin() noexcept { return last(word.fetch_sub(one_pin, std::memory_order_acq_rel) - one_pin); }  // [ticket] K1, K2
+  bool end() noexcept { return last(word.fetch_sub(alive, std::memory_order_acq_rel) - alive); }        // [ticket] K1, K2
+  void renew() noexcept {
+    word.fetch_add(std::uint64_t{1} << 32, std::memory_order_relaxed);  // ours alone: nobody else knows it
+  }
+
+  typename Traits::template atomic<std::uint64_t> word{0};
+  typename Traits::template atomic<std::uint32_t> next_free{0};
+  std::uint32_t index = 0;
+  const void* of = nullptr;  // what is waited for
+  alignas(16) unsigned char storage[room];
+
+ private:
+  static bool last(std::uint64_t now) noexcept { return (now & ~generation) == 0; }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< loop/visitors.hpp
+
 // >>> loop/core.hpp - the memory of a loop: everything that its handles, timers and posters share
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -6854,13 +7065,21 @@ class core : public entrance<Traits> {
     this->publish_lane_counts();
   }
 
+  // Lanes that come and go, and who had no room in the queues.
+  void let_in() noexcept {
+    in.adopt();
+    in.reap();
+    visitors_.let_late_in();
+  }
+
   // Not behind a slot that is claimed and not yet published: its poster will ring.
   bool can_run() noexcept {
-    return in.can_run() || !deferred.empty() || !microtasks.empty() || watches_.always_ready();
+    return in.can_run() || !deferred.empty() || !microtasks.empty() || watches_.always_ready() ||
+           visitors_.has_late();
   }
   // A slot that is claimed and not yet published counts.
   bool nothing_queued() noexcept {
-    return in.empty() && deferred.empty() && microtasks.empty();
+    return in.empty() && deferred.empty() && microtasks.empty() && !visitors_.has_late();
   }
   std::size_t queued() noexcept { return in.pending() + deferred.size() + microtasks.size(); }
 
@@ -6883,12 +7102,14 @@ class core : public entrance<Traits> {
   bool nothing_left() noexcept {
     return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
            in.idle() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
-           watches_.referenced() <= 0;
+           watches_.referenced() <= 0 && !visitors_.has_late();
   }
 
+  // Once closed: what it would have told nobody hears any more.
   void end_timers_and_watches() noexcept {
     timers_.end_all(false);
     watches_.end_all(poller, false);
+    visitors_.tell_all(visitor<Traits>::call::loop_ends);
   }
 
   // The destructor of the loop: nothing runs, everything is destroyed.
@@ -6901,7 +7122,14 @@ class core : public entrance<Traits> {
     wake.bury();
     while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
     wake.settle_lanes(in.has_lanes());
+    visitors_.tell_all(visitor<Traits>::call::loop_ends);
     destroy_all_work();
+    // Whoever is being told by another thread: that finds the loop closed, and lets go.
+    while (!visitors_.empty()) {
+      visitors_.let_late_in();
+      visitors_.tell_all(visitor<Traits>::call::collect);
+      Traits::kernel::yield();
+    }
     poller.close();
   }
 
@@ -6956,6 +7184,8 @@ class core : public entrance<Traits> {
   watches<Traits> watches_;
   poller_type poller;
   companion<Traits> companion_;
+  slab<Traits, wait_record<Traits>> waits_;
+  visitors<Traits> visitors_;
 
   // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire). Rule:
   // as in [core].
@@ -7249,7 +7479,7 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
   const nanos rescue = rescue_ns != 0 ? saturating_add(begin, rescue_ns) : never;
   const nanos limit = rescue < end ? rescue : end;
   if (asleep == status::in_poller) {
-    const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
+    const nanos span = limit == never ? never : time_between(begin, limit);
     if (!events.wait(span)) nap(c, limit);
   } else {
     Traits::parker::wait(c.wake.sleeping_word(), asleep, limit);
@@ -7257,9 +7487,10 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
   const bool by_itself = asleep == status::offered ? c.wake.reclaim() : c.wake.wake_self();
   c.refresh_now();
   const nanos now = c.cached_now();
-  c.ready_at_once = came_at_once(now - begin, events.left());
-  if (!by_itself) c.outlook.woken_after(c, now - begin);
-  c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
+  const nanos slept = time_between(begin, now);
+  c.ready_at_once = came_at_once(slept, events.left());
+  if (!by_itself) c.outlook.woken_after(c, slept);
+  c.parked_ns.add(static_cast<std::uint64_t>(slept));
   if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
 }
 
@@ -7574,7 +7805,7 @@ class runner {
   // Closed: what was accepted has run, and what that deferred. A slot that is claimed and not yet
   // published counts as accepted; its producer is between two lines of code.
   bool drained() noexcept {
-    if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
+    if (!core_.deferred.empty() || !core_.microtasks.empty() || core_.visitors_.has_late()) return false;
     if (core_.in.empty()) return true;
     if (!core_.in.can_run()) core_.wait_for_claims(claim_yields_);
     return false;
@@ -7583,8 +7814,7 @@ class runner {
   void begin_turn() {
     core_.turns.add(1);
     core_.forget_now();
-    core_.in.adopt();
-    core_.in.reap();
+    core_.let_in();
     steps_at_turn_ = steps_;
     asked_poller_ = false;
     microtasks_left_ = microtasks_per_turn;
@@ -7909,6 +8139,7 @@ namespace detail {
 template <class Traits>
 class core_ref {
  public:
+  core_ref() noexcept = default;
   explicit core_ref(core<Traits>& c) noexcept : core_(&c) { c.hold(); }
   core_ref(const core_ref& other) noexcept : core_(other.core_) {
     if (core_ != nullptr) core_->hold();
@@ -7923,10 +8154,12 @@ class core_ref {
   }
 
   core<Traits>* operator->() const noexcept { return core_; }
+  core<Traits>& operator*() const noexcept { return *core_; }
+  friend bool operator==(const core_ref& a, const core_ref& b) noexcept { return a.core_ == b.core_; }
   explicit operator bool() const noexcept { return core_ != nullptr; }
 
  private:
-  core<Traits>* core_;
+  core<Traits>* core_ = nullptr;
 };
 
 }  // namespace detail
@@ -8059,6 +8292,19 @@ HYBRIDLOOP_CLOSE
 
 // >>> loop/loop.hpp - the loop itself: everything a user calls
 HYBRIDLOOP_OPEN
+
+template <class Traits>
+class basic_loop;
+
+namespace detail {
+
+// For what is told on a loop.
+template <class Traits>
+struct loop_access {
+  static core<Traits>& core_of(basic_loop<Traits>& l) noexcept { return *l.core_; }
+};
+
+}  // namespace detail
 
 // An event loop. `Build` is never given by a user; see detail::build.
 //
@@ -8311,6 +8557,7 @@ class basic_loop {
   static const char* poller_name() noexcept { return Traits::poller::name; }
 
  private:
+  friend struct detail::loop_access<Traits>;
   using core = detail::core<Traits>;
   using nanos = detail::nanos;
 
@@ -9014,8 +9261,7 @@ std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_ti
   if (core_->can_run()) return duration::zero();
   const nanos next = core_->timers_.next_wake();
   if (next == detail::never) return std::nullopt;
-  const nanos now = core::read_now();
-  const nanos left = next > now ? next - now : 0;
+  const nanos left = detail::time_between(core::read_now(), next);
   return std::chrono::ceil<duration>(std::chrono::nanoseconds(left));
 }
 
@@ -9045,6 +9291,3628 @@ void basic_loop<Traits>::on_check(F&& f) {
 
 HYBRIDLOOP_CLOSE
 // <<< loop/loop_embed.hpp
+
+// >>> sync/waiter.hpp - one that waits, whoever it is: what a queue holds, and how it is told
+HYBRIDLOOP_OPEN
+
+// How a wait ended. Time running out is an answer.
+enum class [[nodiscard]] wait_status : std::uint8_t {
+  granted,    // the permits are yours, or you were notified
+  timed_out,  // the deadline came first; nothing was taken
+  cancelled,  // cancel() came first; nothing was taken
+  closed,     // what you waited for was closed; nothing was taken
+};
+
+namespace detail {
+
+// Stands in the frame of a blocked thread or of a coroutine, or in the record of a callback. The queue
+// that it is in owns all of it but `tell`, and hands it on to whoever tells it.
+//
+// A token is a permit or a notification on its way through a queue; see sync/account.hpp.
+template <class Traits>
+struct waiter {
+  using tell_type = void (*)(waiter&) noexcept;
+
+  explicit waiter(tell_type how) noexcept : tell(how) {}
+  waiter(const waiter&) = delete;
+  waiter& operator=(const waiter&) = delete;
+
+  // Before each wait: for `n` tokens, of which it holds some already.
+  void begin(std::ptrdiff_t n, std::ptrdiff_t already) noexcept {
+    need = n - already;
+    held = already;
+    status = wait_status::granted;
+    linked = false;
+  }
+
+  // Takes what it needs of so many tokens.
+  void feed(std::ptrdiff_t& tokens, wait_status kind) noexcept {
+    const std::ptrdiff_t taken = tokens < need ? tokens : need;
+    if (taken == 0) return;
+    tokens -= taken;
+    need -= taken;
+    if (kind == wait_status::granted) {
+      held += taken;
+    } else if (status == wait_status::granted) {
+      status = kind;
+    }
+  }
+  // The one that it needs.
+  void grant() noexcept {
+    need = 0;
+    ++held;
+  }
+
+  // Is called once for each wait, with `status` in place: the last touch of it by anybody but its owner,
+  // and behind the last touch of what it waited for. Outside of all locks; does not throw, blocks or run
+  // the user's code.
+  const tell_type tell;
+
+  std::ptrdiff_t need = 0;  // tokens that are missing
+  std::ptrdiff_t held = 0;  // permits that it has; they go back unless it is granted
+  wait_status status = wait_status::granted;
+  bool linked = false;
+
+  waiter* next = nullptr;
+  waiter* previous = nullptr;
+};
+
+// Those whose wait is over, in order, until they are told. A thread's own.
+template <class Traits>
+class told_list {
+ public:
+  using waiter_type = waiter<Traits>;
+
+  told_list() noexcept = default;
+  told_list(const told_list&) = delete;
+  told_list& operator=(const told_list&) = delete;
+
+  void add(waiter_type& w) noexcept {
+    if (w.status != wait_status::granted) {
+      returned_ += w.held;
+      w.held = 0;
+    }
+    w.next = nullptr;
+    (last_ == nullptr ? first_ : last_->next) = &w;
+    last_ = &w;
+  }
+
+  bool empty() const noexcept { return first_ == nullptr; }
+
+  // Permits of those who leave without the rest: they are to be released, before anybody is told.
+  std::ptrdiff_t take_returned() noexcept {
+    const std::ptrdiff_t all = returned_;
+    returned_ = 0;
+    return all;
+  }
+
+  // Whoever is told may be gone at once, and what it waited for as well.
+  void tell_all() noexcept {
+    for (waiter_type* w = first_; w != nullptr;) {
+      waiter_type* const after = w->next;
+      w->tell(*w);
+      w = after;
+    }
+    first_ = last_ = nullptr;
+  }
+
+ private:
+  waiter_type* first_ = nullptr;
+  waiter_type* last_ = nullptr;
+  std::ptrdiff_t returned_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/waiter.hpp
+
+// >>> sync/account.hpp - one word that says what there is and what is owed, so that no wake is looked for twice
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Every primitive is an account and a queue. Whoever waits enters its debt into the account first, in one
+// step with finding that there is nothing to take, and then joins the queue. Whoever gives sees in the
+// account, again in one step, how many tokens are owed, and sends as many through the queue, where a
+// token may arrive before the one that it is for. So nobody has to look twice, and
+//
+//   what waiters still need  =  tokens on their way  +  debt
+//
+// holds at each step. Whoever leaves takes its need off the debt. Where the debt is less, tokens for the
+// rest are on their way: then it is too late to leave, or the waiter stays until it has got them and
+// hands them back. (The signed count is J. Preshing's lightweight semaphore; that a token may
+// overtake its waiter is the way of N. Koval, D. Khalanskiy and D. Alistarh, CQS, 2023.)
+
+// Of a semaphore that hands released permits to those who wait: permits, or less than none by what is
+// owed. The lowest bit says closed.
+//
+// Edge [permit]: who takes a permit sees what was done before it was released. A1 permits are added
+// (release); A2 permits are taken (acquire). Rule: every change is a read-modify-write, so A2 meets each
+// A1 before it in the release sequence [intro.races]. A permit that goes through the queue takes the
+// queue's edge.
+template <class Traits>
+class permit_account {
+ public:
+  static constexpr bool collects = true;  // a waiter may hold some of what it needs
+
+  // Permits are counted in 62 bits.
+  static constexpr std::ptrdiff_t most = (std::numeric_limits<std::ptrdiff_t>::max)() / 4;
+
+  explicit permit_account(std::ptrdiff_t permits) noexcept : word_(of(permits)) {}
+
+  // How many of n are had at once; the rest is owed. Less than 0: closed, and nothing was taken.
+  std::ptrdiff_t take(std::ptrdiff_t n) noexcept {
+    const value before = word_.fetch_sub(of(n), std::memory_order_acquire);  // [permit] A2
+    const std::ptrdiff_t there = permits_of(before);
+    if (there >= n && (before & closed_bit) == 0) return n;
+    return take_less(n, before);
+  }
+
+  bool try_take(std::ptrdiff_t n) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (permits_of(seen) >= n && (seen & closed_bit) == 0) {
+      if (word_.compare_exchange_weak(seen, seen - of(n), std::memory_order_acquire,  // [permit] A2
+                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // How many of them are owed: as many tokens are to be sent.
+  std::ptrdiff_t give(std::ptrdiff_t n) noexcept {
+    const value before = word_.fetch_add(of(n), std::memory_order_release);  // [permit] A1
+    const std::ptrdiff_t there = permits_of(before);
+    HYBRIDLOOP_CONTRACT(there <= most - n, "a semaphore has no more than max() permits");
+    if (there >= 0 || (before & closed_bit) != 0) return 0;
+    return -there < n ? -there : n;
+  }
+
+  // What came to somebody who had left: how many others get. A queue asks that decides about a leave before it
+  // asks withdraw().
+  std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return give(n); }
+
+  // Takes up to `need` off the debt; for the rest tokens are on their way. Once closed, that is for all.
+  std::ptrdiff_t withdraw(std::ptrdiff_t need) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (permits_of(seen) < 0 && (seen & closed_bit) == 0) {
+      const std::ptrdiff_t owed = -permits_of(seen);
+      const std::ptrdiff_t off = owed < need ? owed : need;
+      if (word_.compare_exchange_weak(seen, seen + of(off), std::memory_order_relaxed)) return off;  // a hint; no permit moves
+    }
+    return 0;
+  }
+
+  // What is owed is owed no more: as many tokens that say "closed" are to be sent.
+  std::ptrdiff_t close() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      if ((seen & closed_bit) != 0) return 0;
+      const std::ptrdiff_t there = permits_of(seen);
+      const value after = (there < 0 ? 0 : of(there)) | closed_bit;
+      if (word_.compare_exchange_weak(seen, after, std::memory_order_acq_rel,  // [permit] A1, A2
+                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return there < 0 ? -there : 0;
+      }
+    }
+  }
+  bool closed() const noexcept { return (word_.load(std::memory_order_relaxed) & closed_bit) != 0; }  // a hint; it may change at once
+
+  // Takes up to n that are there, and says how many.
+  std::ptrdiff_t forget(std::ptrdiff_t n) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (permits_of(seen) > 0) {
+      const std::ptrdiff_t off = permits_of(seen) < n ? permits_of(seen) : n;
+      if (word_.compare_exchange_weak(seen, seen - of(off), std::memory_order_acquire,  // [permit] A2
+                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return off;
+      }
+    }
+    return 0;
+  }
+
+  std::ptrdiff_t available() const noexcept {
+    const std::ptrdiff_t there = permits_of(word_.load(std::memory_order_relaxed));  // a hint; it may change at once
+    return there < 0 ? 0 : there;
+  }
+
+ private:
+  using value = std::ptrdiff_t;
+  static constexpr value closed_bit = 1;
+  static constexpr value of(std::ptrdiff_t permits) noexcept { return permits * 2; }
+  static constexpr std::ptrdiff_t permits_of(value word) noexcept {
+    return (word - (word & closed_bit)) / 2;
+  }
+
+  std::ptrdiff_t take_less(std::ptrdiff_t n, value before) noexcept {
+    const std::ptrdiff_t there = permits_of(before);
+    if ((before & closed_bit) == 0) return there < 0 ? 0 : there;
+    word_.fetch_add(of(n), std::memory_order_release);  // [permit] A1
+    return -1;
+  }
+
+  typename Traits::template atomic<value> word_;
+};
+
+// Of a condvar: how many wait and have not been promised a notification.
+//
+// Memory is ordered by the caller's lock, and by the queue on the way from notifier to waiter.
+template <class Traits>
+class notice_account {
+ public:
+  static constexpr bool collects = false;
+
+  void enter() noexcept { owed_.fetch_add(1, std::memory_order_relaxed); }  // a hint; the caller's lock orders it
+
+  // How many of `most` tokens are to be sent.
+  std::ptrdiff_t notify(std::ptrdiff_t most) noexcept { return withdraw(most); }
+  // Notifications that were given to somebody who is not there any more: others get them.
+  std::ptrdiff_t give(std::ptrdiff_t n) noexcept { return withdraw(n); }
+  std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return withdraw(n); }
+  std::ptrdiff_t notify_all() noexcept { return owed_.exchange(0, std::memory_order_relaxed); }  // a hint; as above
+
+  std::ptrdiff_t withdraw(std::ptrdiff_t need) noexcept {
+    std::ptrdiff_t seen = owed_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (seen > 0) {
+      const std::ptrdiff_t off = seen < need ? seen : need;
+      if (owed_.compare_exchange_weak(seen, seen - off, std::memory_order_relaxed)) return off;  // a hint; as above
+    }
+    return 0;
+  }
+
+  bool nobody() const noexcept { return owed_.load(std::memory_order_relaxed) == 0; }  // a hint; as above
+
+ private:
+  typename Traits::template atomic<std::ptrdiff_t> owed_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/account.hpp
+
+// >>> sync/queue0.hpp - phase 0: a mutex and a circle of waiters; plain on purpose, the others are measured by it
+HYBRIDLOOP_OPEN
+namespace sync {
+
+// What a queue is. Any thread. `account` is the one of the primitive that the queue is of, the same in
+// each call; `out` takes those whose wait is over by it: whoever calls tells them, after what they
+// have returned is released.
+//
+//   node                            what stands in a waiter: derived from detail::waiter
+//   join(w, account, out)           w waits for w.need more tokens; some may have come before it
+//   send(n, status, account, out)   n tokens, for those who have waited longest, or will come. A waiter that
+//                                   gets one that says "closed" is told so when it has all that it needs
+//   leave(w, why, account, out)     true: w is told `why`, in time. False: it is told something else, is
+//                                   being told, or has left before
+//
+// A wait with several tokens is served at the head of the queue only, until it has all of them.
+
+template <class Traits>
+class basic_queue0 {
+ public:
+  using traits = Traits;
+  static constexpr int phase = 0;
+
+  struct node : detail::waiter<Traits> {
+    using detail::waiter<Traits>::waiter;
+  };
+  using told_list = detail::told_list<Traits>;
+
+  basic_queue0() noexcept = default;
+  basic_queue0(const basic_queue0&) = delete;
+  basic_queue0& operator=(const basic_queue0&) = delete;
+  ~basic_queue0() {
+    if (slots_ != nullptr) detail::heap_give(slots_, alignof(node*));
+  }
+
+  template <class Account>
+  void join(node& w, Account&, told_list& out) noexcept {
+    const hold locked(mutex_);
+    w.feed(early_, wait_status::granted);
+    w.feed(early_closed_, wait_status::closed);
+    if (w.need == 0) return out.add(w);
+    w.linked = true;
+    if (strays_ != nullptr || !push(w)) add_stray(w);
+  }
+
+  template <class Account>
+  void send(std::ptrdiff_t n, wait_status status, Account&, told_list& out) noexcept {
+    const hold locked(mutex_);
+    for (node* w = front(); w != nullptr && n != 0; w = front()) {
+      w->feed(n, status);
+      if (w->need != 0) return;
+      pop();
+      w->linked = false;
+      out.add(*w);
+    }
+    (status == wait_status::granted ? early_ : early_closed_) += n;
+  }
+
+  template <class Account>
+  bool leave(node& w, wait_status why, Account& account, told_list& out) noexcept {
+    const hold locked(mutex_);
+    if (!w.linked || w.status != wait_status::granted) return false;
+    const std::ptrdiff_t off = account.withdraw(w.need);
+    if (off == 0) return false;
+    w.status = why;
+    w.need -= off;
+    if (w.need != 0) return true;  // it stays for what is on its way
+    erase(w);
+    out.add(w);
+    return true;
+  }
+
+ private:
+  using hold = typename Traits::kernel::hold;
+
+  bool push(node& w) noexcept {
+    if (count_ == capacity_ && !grow()) return false;
+    at(count_++) = &w;
+    return true;
+  }
+  node* front() noexcept { return count_ != 0 ? at(0) : static_cast<node*>(strays_); }
+  void pop() noexcept {
+    if (count_ == 0) {
+      strays_ = strays_->next;
+      return;
+    }
+    first_ = (first_ + 1) & (capacity_ - 1);
+    --count_;
+  }
+  node*& at(std::size_t place) noexcept { return slots_[(first_ + place) & (capacity_ - 1)]; }
+
+  bool grow() noexcept {
+    const std::size_t wider = capacity_ == 0 ? 8 : capacity_ * 2;
+    void* const memory = detail::heap_take(wider * sizeof(node*), alignof(node*));
+    if (memory == nullptr) return false;
+    auto* const larger = static_cast<node**>(memory);
+    for (std::size_t i = 0; i < count_; ++i) larger[i] = at(i);
+    if (slots_ != nullptr) detail::heap_give(slots_, alignof(node*));
+    slots_ = larger;
+    capacity_ = wider;
+    first_ = 0;
+    return true;
+  }
+
+  void erase(node& w) noexcept {
+    w.linked = false;
+    std::size_t place = 0;
+    while (place != count_ && at(place) != &w) ++place;
+    if (place == count_) return erase_stray(w);
+    for (; place + 1 < count_; ++place) at(place) = at(place + 1);
+    --count_;
+  }
+
+  // For whom there was no memory: linked through their nodes, behind those in the circle.
+  void add_stray(node& w) noexcept {
+    detail::waiter<Traits>** end = &strays_;
+    while (*end != nullptr) end = &(*end)->next;
+    w.next = nullptr;
+    *end = &w;
+  }
+  void erase_stray(node& w) noexcept {
+    detail::waiter<Traits>** link = &strays_;
+    while (*link != &w) link = &(*link)->next;
+    *link = w.next;
+  }
+
+  typename Traits::kernel::mutex mutex_;
+  node** slots_ = nullptr;
+  std::size_t capacity_ = 0;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  detail::waiter<Traits>* strays_ = nullptr;
+  std::ptrdiff_t early_ = 0;  // tokens that nobody has waited for yet
+  std::ptrdiff_t early_closed_ = 0;
+};
+
+}  // namespace sync
+HYBRIDLOOP_CLOSE
+// <<< sync/queue0.hpp
+
+// >>> sync/small_lock.hpp - a lock of one word, for a few lines at a time
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Free, held, or held and somebody sleeps (U. Drepper, Futexes are tricky, 2011, mutex2). After the step that
+// gives it back only its address is used, so whoever has it next may destroy it.
+//
+// Edge [small]: what was done under the lock. L8 given back (release); L9 taken (acquire). Rule: L9 reads
+// L8, or what was built on it by read-modify-writes, and synchronises with it [intro.races].
+template <class Traits>
+class small_lock {
+ public:
+  small_lock() noexcept = default;
+  small_lock(const small_lock&) = delete;
+  small_lock& operator=(const small_lock&) = delete;
+
+  void lock() noexcept {
+    std::uint32_t seen = free;
+    if (word_.compare_exchange_strong(seen, held, std::memory_order_acquire,  // [small] L9
+                                      std::memory_order_relaxed)) {  // a hint; lock_slowly() looks again
+      return;
+    }
+    lock_slowly();
+  }
+  void unlock() noexcept {
+    auto& word = word_;
+    if (word.exchange(free, std::memory_order_release) == slept_on) Traits::parker::wake_one(word);  // [small] L8
+  }
+
+ private:
+  enum : std::uint32_t { free, held, slept_on };
+  static constexpr int looks = 40;  // what a few lines take
+
+  HYBRIDLOOP_OUT_OF_LINE void lock_slowly() noexcept {
+    for (int i = 0; i < looks; ++i) {
+      std::uint32_t seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+      if (seen == free && word_.compare_exchange_weak(seen, held, std::memory_order_acquire,  // [small] L9
+                                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return;
+      }
+      cpu_pause();
+    }
+    while (word_.exchange(slept_on, std::memory_order_acquire) != free) {  // [small] L9
+      Traits::parker::wait(word_, slept_on, never);
+    }
+  }
+
+  typename Traits::template atomic<std::uint32_t> word_{free};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/small_lock.hpp
+
+// >>> sync/waiter_list.hpp - waiters in order, linked through themselves, and tokens that nobody waited for yet
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// For one thread at a time: behind a lock, or an owner's. What the calls mean: see sync/queue0.hpp. `out` has
+// add(w) for those who have all that they need.
+template <class Traits>
+class waiter_list {
+  using waiter_type = waiter<Traits>;
+  using told = told_list<Traits>;
+
+ public:
+  waiter_list() noexcept = default;
+  waiter_list(const waiter_list&) = delete;
+  waiter_list& operator=(const waiter_list&) = delete;
+
+  template <class Out>
+  void join(waiter_type& w, Out& out) noexcept {
+    w.feed(early_, wait_status::granted);
+    w.feed(early_closed_, wait_status::closed);
+    if (w.need == 0) return out.add(w);
+    append(w);
+  }
+
+  template <class Out>
+  void send(std::ptrdiff_t n, wait_status status, Out& out) noexcept {
+    while (first_ != nullptr && n != 0) {
+      waiter_type& w = *first_;
+      w.feed(n, status);
+      if (w.need != 0) return;
+      remove(w);
+      out.add(w);
+    }
+    (status == wait_status::granted ? early_ : early_closed_) += n;
+  }
+
+  template <class Account>
+  bool leave(waiter_type& w, wait_status why, Account& account, told& out) noexcept {
+    if (!w.linked || w.status != wait_status::granted) return false;
+    const std::ptrdiff_t off = account.withdraw(w.need);
+    if (off == 0) return false;
+    w.status = why;
+    w.need -= off;
+    if (w.need != 0) return true;  // it stays for what is on its way
+    remove(w);
+    out.add(w);
+    return true;
+  }
+
+  void append(waiter_type& w) noexcept {
+    w.linked = true;
+    w.next = nullptr;
+    w.previous = last_;
+    (last_ == nullptr ? first_ : last_->next) = &w;
+    last_ = &w;
+  }
+  void remove(waiter_type& w) noexcept {
+    w.linked = false;
+    (w.previous == nullptr ? first_ : w.previous->next) = w.next;
+    (w.next == nullptr ? last_ : w.next->previous) = w.previous;
+  }
+
+  // Neither waiters nor tokens.
+  bool empty() const noexcept { return first_ == nullptr && early_ == 0 && early_closed_ == 0; }
+  // One waiter, for one token, that has not left.
+  waiter_type* alone() const noexcept {
+    const bool plain = first_ != nullptr && first_ == last_ && first_->need == 1 && first_->status == wait_status::granted;
+    return plain ? first_ : nullptr;
+  }
+  bool has_one_early() const noexcept { return early_ == 1 && early_closed_ == 0; }
+  void add_early() noexcept { ++early_; }
+  void take_early() noexcept { --early_; }
+
+ private:
+  waiter_type* first_ = nullptr;
+  waiter_type* last_ = nullptr;
+  std::ptrdiff_t early_ = 0;
+  std::ptrdiff_t early_closed_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/waiter_list.hpp
+
+// >>> sync/queue1.hpp - phase 1: a word that holds the one waiter there mostly is, and a small lock for more
+HYBRIDLOOP_OPEN
+namespace sync {
+
+// One word is state and waiter at once, so that the two cannot disagree: nobody; one waiter, for one token;
+// one token that came early; or `many`, and then the list behind the lock says what there is. Whoever
+// has the lock and finds something else moves it into the list first; only who has the lock takes `many` away.
+//
+// Edge [single]: whoever takes what the word names sees it whole. S1 a waiter, a token or an empty list is put
+// there (release); S2 it is taken out, by a CAS (acquire). Until that CAS nobody touches the waiter, so that one
+// that went and came again (ABA) is a waiter like any other. Rule: S2 synchronises with the S1 that it reads;
+// `many` is put there and taken away by holders of the lock, which orders them.
+template <class Traits>
+class basic_queue1 {
+ public:
+  using traits = Traits;
+  static constexpr int phase = 1;
+
+  struct node : detail::waiter<Traits> {
+    using detail::waiter<Traits>::waiter;
+  };
+  using told_list = detail::told_list<Traits>;
+
+  basic_queue1() noexcept = default;
+  basic_queue1(const basic_queue1&) = delete;
+  basic_queue1& operator=(const basic_queue1&) = delete;
+
+  template <class Account>
+  void join(node& w, Account&, told_list& out) noexcept {
+    if (w.need == 1 && join_alone(w, out)) return;
+    const hold locked(*this);
+    list_.join(w, out);
+  }
+
+  template <class Account>
+  void send(std::ptrdiff_t n, wait_status status, Account&, told_list& out) noexcept {
+    if (n == 1 && status == wait_status::granted && send_one(out)) return;
+    hold locked(*this);
+    list_.send(n, status, out);
+    locked.keep_list = out.empty();
+  }
+
+  template <class Account>
+  bool leave(node& w, wait_status why, Account& account, told_list& out) noexcept {
+    const hold locked(*this);
+    return list_.leave(w, why, account, out);
+  }
+
+ private:
+  using word = std::uintptr_t;
+  static constexpr word nobody = 0;
+  static constexpr word many = 1;
+  static constexpr word early = 2;
+
+  static word name(const node& w) noexcept { return reinterpret_cast<word>(&w); }
+  static node* waiter_in(word seen) noexcept { return seen <= early ? nullptr : reinterpret_cast<node*>(seen); }
+
+  // The lock, with everything in the list. Given back, the word says again what there is, if it can: then
+  // others go on without the lock. A sender that has nobody to tell leaves that to whoever comes next,
+  // because the one who takes what it sent may be the last, and destroy the lock before it is given back.
+  class hold {
+   public:
+    explicit hold(basic_queue1& q) noexcept : queue_(q) {
+      q.lock_.lock();
+      q.move_into_list();
+    }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() {
+      if (!keep_list) queue_.move_out_of_list();
+      queue_.lock_.unlock();
+    }
+    bool keep_list = false;
+
+   private:
+    basic_queue1& queue_;
+  };
+
+  bool join_alone(node& w, told_list& out) noexcept {
+    word seen = nobody;
+    if (slot_.compare_exchange_strong(seen, name(w), std::memory_order_release,  // [single] S1
+                                      std::memory_order_relaxed)) {  // a hint; the CAS below decides
+      return true;
+    }
+    if (seen != early || !slot_.compare_exchange_strong(seen, nobody, std::memory_order_acq_rel,  // [single] S2, S1
+                                                        std::memory_order_relaxed)) {  // a hint; the lock decides
+      return false;
+    }
+    w.grant();
+    out.add(w);
+    return true;
+  }
+
+  bool send_one(told_list& out) noexcept {
+    word seen = slot_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    if (seen == many || seen == early) return false;
+    const word then = seen == nobody ? early : nobody;
+    Traits::schedule_point("slot-seen");
+    if (!slot_.compare_exchange_strong(seen, then, std::memory_order_acq_rel,  // [single] S2, S1
+                                       std::memory_order_relaxed)) {  // a hint; the lock decides
+      return false;
+    }
+    if (node* const w = waiter_in(seen)) {
+      w->grant();
+      out.add(*w);
+    }
+    return true;
+  }
+
+  void move_into_list() noexcept {
+    word seen = slot_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (seen != many && !slot_.compare_exchange_weak(seen, many, std::memory_order_acq_rel,  // [single] S2, S1
+                                                        std::memory_order_relaxed)) {  // a hint; the loop repeats
+    }
+    if (node* const w = waiter_in(seen)) list_.append(*w);
+    if (seen == early) list_.add_early();
+  }
+
+  void move_out_of_list() noexcept {
+    word then = many;
+    if (list_.empty()) {
+      then = nobody;
+    } else if (list_.has_one_early()) {
+      list_.take_early();
+      then = early;
+    } else if (auto* const w = list_.alone()) {
+      list_.remove(*w);
+      then = name(static_cast<node&>(*w));
+    }
+    if (then != many) slot_.store(then, std::memory_order_release);  // [single] S1
+  }
+
+  typename Traits::template atomic<word> slot_{nobody};
+  detail::small_lock<Traits> lock_;
+  detail::waiter_list<Traits> list_;
+};
+
+}  // namespace sync
+HYBRIDLOOP_CLOSE
+// <<< sync/queue1.hpp
+
+// >>> sync/epoch.hpp - what was taken out of a shared structure is used again when nobody can look at it any more
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Where such objects come from. A test's traits may have another, and give back what has been waited for
+// instead of using it again.
+template <class Traits>
+struct epoch_memory {
+  static constexpr bool reuses = true;
+  static void* take(std::size_t bytes, std::size_t alignment) noexcept { return heap_take(bytes, alignment); }
+  static void give(void* memory, std::size_t, std::size_t alignment) noexcept { heap_give(memory, alignment); }
+};
+
+// Epochs (K. Fraser, Practical lock-freedom, 2004), one for the process and each kind of object. Who looks
+// at shared objects is pinned: a record says so, and in which epoch. The epoch goes on when all that are
+// pinned have come to it; what was retired two epochs ago is nobody's.
+//
+// Edge [epoch]: an object is not used again while somebody looks at it.
+//
+//   who looks                                      who takes X away
+//   E1  reads the epoch (acquire)                  E4  X unlinked; reads the epoch, e, by a read-modify-write
+//   E2  its record: 0 -> that epoch (acq_rel)      E5  asks each record by a read-modify-write: 0, or e?
+//   E3  looks; then its record = 0 (release)           then the epoch: e -> e + 1 (acq_rel)
+//                                                  E5  the same again, e + 1 -> e + 2; X is free
+//
+// Rule: of two read-modify-writes of one word the later reads the earlier, or what was built on it
+// [atomics.order]. So e -> e + 1 has E4 behind it, and whoever reads e + 1 in E1 finds X nowhere. The
+// second E5 finds in each record: an older epoch, and fails; or e + 1; or 0, and then E3 is over, or E2 is
+// still to come and has that E5 behind it, or an E3 of one that has: it finds X nowhere.
+//
+// All orders stand on named words; a thread sanitizer sees all of it. A thread that stops while it is
+// pinned keeps memory from being used again, and nobody from going on. What was once needed is kept for the
+// next that needs it. In the child of a fork, what threads had pinned that are not there is not waited for.
+//
+// Object has an atomic<Object*> `link`, is valid when it is made, and needs no destructor.
+//
+// Any thread: everything but forget_all. Not in signal handlers.
+template <class Traits, class Object>
+class epochs {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+  using memory = epoch_memory<Traits>;
+
+  struct alignas(cache_line) record {
+    atomic<std::uint64_t> word{0};  // 0, or who is pinned in which epoch
+    record* next = nullptr;         // set once
+  };
+
+ public:
+  // A record for the time of an operation. Not to be held while anybody is told, and one at a time.
+  class pin {
+   public:
+    pin() noexcept : record_(enter()) {}
+    pin(const pin&) = delete;
+    pin& operator=(const pin&) = delete;
+    ~pin() { record_.word.store(0, std::memory_order_release); }  // [epoch] E3
+
+    // Nobody finds it any more who does not look at it already.
+    void retire(Object& x) const noexcept {
+      const std::uint64_t now = the.epoch.fetch_add(0, std::memory_order_acq_rel);  // [epoch] E4
+      push(the.retired[now % 3], x);
+      go_on();
+    }
+
+    // nullptr when there is no memory. Not as new.
+    Object* take() const noexcept {
+      Object* top = the.spare.load(std::memory_order_acquire);  // [spare] S2
+      while (top != nullptr) {
+        Object* const next = top->link.load(std::memory_order_relaxed);  // a hint; the CAS decides
+        Traits::schedule_point("spare-seen");
+        if (the.spare.compare_exchange_weak(top, next, std::memory_order_acquire,  // [spare] S2
+                                            std::memory_order_acquire)) {  // [spare] S2
+          return top;
+        }
+      }
+      void* const fresh = memory::take(sizeof(Object), alignof(Object));
+      return fresh == nullptr ? nullptr : ::new (fresh) Object;
+    }
+
+   private:
+    // To the next epoch, if all are in this one; what was retired in the one before is free then. Until this
+    // record moves on, nobody gets past the next one, so the list that is taken is still that epoch's.
+    void go_on() const noexcept {
+      std::uint64_t now = epoch_of(record_.word.load(std::memory_order_relaxed));  // ours alone
+      if (the.epoch.load(std::memory_order_relaxed) != now) return;  // a hint; the CAS decides
+      for (record& r : the.first) {
+        if (!has_come(r, now)) return;
+      }
+      for (record* r = more(); r != nullptr; r = r->next) {
+        if (!has_come(*r, now)) return;
+      }
+      Traits::schedule_point("epoch-ends");
+      if (!the.epoch.compare_exchange_strong(now, now + 1, std::memory_order_acq_rel)) return;  // [epoch] E5
+      Object* free = the.retired[(now + 2) % 3].exchange(nullptr, std::memory_order_acquire);  // [spare] S2
+      while (free != nullptr) {
+        Object* const next = free->link.load(std::memory_order_relaxed);  // ours alone
+        put_by(*free);
+        free = next;
+      }
+    }
+
+    record& record_;
+  };
+
+  // While nobody is inside: as if nothing had been before. For tests.
+  static void forget_all() noexcept {
+    for (atomic<Object*>& list : the.retired) give_all(list);
+    give_all(the.spare);
+    the.epoch.store(first_epoch, std::memory_order_relaxed);  // ours alone
+    last_used() = nullptr;
+  }
+
+ private:
+  static constexpr std::uint64_t first_epoch = 3;
+
+  // Edge [spare]: who takes an object finds it as it was left. S1 it is put on a list (release); S2 it is
+  // taken (acquire). Rule: both change the head by read-modify-writes, so S2 meets each S1 below it in
+  // the release sequence [intro.races]. That a head goes and comes again (ABA) would need two epochs to
+  // pass, and who takes is pinned.
+  static void push(atomic<Object*>& list, Object& x) noexcept {
+    Object* top = list.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    do {
+      x.link.store(top, std::memory_order_relaxed);  // ours alone until the CAS
+    } while (!list.compare_exchange_weak(top, &x, std::memory_order_release,  // [spare] S1
+                                         std::memory_order_relaxed));  // a hint; the loop repeats
+  }
+  static void put_by(Object& x) noexcept {
+    if constexpr (memory::reuses) {
+      push(the.spare, x);
+    } else {
+      memory::give(&x, sizeof(Object), alignof(Object));
+    }
+  }
+  static void give_all(atomic<Object*>& list) noexcept {
+    Object* x = list.exchange(nullptr, std::memory_order_acquire);  // [spare] S2
+    while (x != nullptr) {
+      Object* const next = x->link.load(std::memory_order_relaxed);  // ours alone
+      memory::give(x, sizeof(Object), alignof(Object));
+      x = next;
+    }
+  }
+
+  // Epoch, the number of forks so far, and a bit that says "pinned".
+  static constexpr std::uint64_t word_of(std::uint64_t epoch, std::uint32_t forks) noexcept {
+    return epoch << 17 | (forks & 0xffffu) << 1 | 1u;
+  }
+  static constexpr std::uint64_t epoch_of(std::uint64_t word) noexcept { return word >> 17; }
+  static bool holds_back(std::uint64_t word, std::uint64_t now) noexcept {
+    return word != 0 && epoch_of(word) != now && word == word_of(epoch_of(word), Traits::kernel::forks());
+  }
+  static bool has_come(record& r, std::uint64_t now) noexcept {
+    if (holds_back(r.word.load(std::memory_order_relaxed), now)) return false;  // a hint; it is asked again
+    return !holds_back(r.word.fetch_add(0, std::memory_order_acq_rel), now);    // [epoch] E5
+  }
+
+  static record& enter() noexcept {
+    const std::uint64_t now = the.epoch.load(std::memory_order_acquire);  // [epoch] E1
+    const std::uint64_t word = word_of(now, Traits::kernel::forks());
+    record* const mine = last_used();
+    return mine != nullptr && pinned(*mine, word) ? *mine : look_for_one(word);
+  }
+  static bool pinned(record& r, std::uint64_t word) noexcept {
+    std::uint64_t nobody = 0;
+    return r.word.compare_exchange_strong(nobody, word, std::memory_order_acq_rel,  // [epoch] E2
+                                          std::memory_order_relaxed);  // a hint; another one is tried
+  }
+  HYBRIDLOOP_OUT_OF_LINE static record& look_for_one(std::uint64_t word) noexcept {
+    for (;;) {
+      record* found = nullptr;
+      for (record& r : the.first) {
+        if (found == nullptr && is_free(r) && pinned(r, word)) found = &r;
+      }
+      for (record* r = found != nullptr ? nullptr : more(); r != nullptr && found == nullptr; r = r->next) {
+        if (is_free(*r) && pinned(*r, word)) found = r;
+      }
+      if (found == nullptr) found = grow(word);
+      if (found != nullptr) return *(last_used() = found);
+      Traits::kernel::yield();  // no memory: one of the others is given back soon
+    }
+  }
+  static bool is_free(const record& r) noexcept { return r.word.load(std::memory_order_relaxed) == 0; }  // a hint; the CAS decides
+
+  // Records are never given back. The head is a number, so that it can be read by a read-modify-write: who
+  // comes with a new record afterwards has seen the epoch that the reader has.
+  static record* more() noexcept {
+    return reinterpret_cast<record*>(the.more.fetch_add(0, std::memory_order_acq_rel));  // [epoch] E2, E5
+  }
+  static record* grow(std::uint64_t word) noexcept {
+    void* const fresh = heap_take(sizeof(record), alignof(record));
+    if (fresh == nullptr) return nullptr;
+    auto* const made = ::new (fresh) record;
+    made->word.store(word, std::memory_order_relaxed);  // ours alone until the CAS
+    std::uintptr_t head = the.more.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    do {
+      made->next = reinterpret_cast<record*>(head);
+    } while (!the.more.compare_exchange_weak(head, reinterpret_cast<std::uintptr_t>(made), std::memory_order_acq_rel,  // [epoch] E2
+                                             std::memory_order_relaxed));  // a hint; the loop repeats
+    return made;
+  }
+
+  // A guess where to look first. Fibers of one thread may share it.
+  static record*& last_used() noexcept {
+    static thread_local record* last = nullptr;
+    return last;
+  }
+
+  struct domain {
+    alignas(cache_line) atomic<std::uint64_t> epoch{first_epoch};
+    alignas(cache_line) atomic<Object*> spare{nullptr};
+    alignas(cache_line) atomic<Object*> retired[3] = {};
+    atomic<std::uintptr_t> more{0};
+    record first[8];
+  };
+  static inline domain the;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/epoch.hpp
+
+// >>> sync/segment.hpp - an endless row of cells, of which only those exist that somebody still needs
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// `left` counts what keeps it: cells that are not over, the queue's pointers to it, and one while it is
+// the last. At 0 it is over, and taken out of the row.
+template <class Traits, unsigned Cells>
+struct segment {
+  using cell = typename Traits::template atomic<std::uintptr_t>;
+
+  typename Traits::template atomic<segment*> next{nullptr};
+  typename Traits::template atomic<std::uint32_t> left{0};
+  segment* previous = nullptr;  // whoever sweeps
+  std::uint64_t number = 0;
+  cell cells[Cells] = {};
+  typename Traits::template atomic<segment*> link{nullptr};  // among those that are over
+
+  cell& at(std::uint64_t index) noexcept { return cells[index % Cells]; }
+};
+
+// Cells are numbered, each is used once. Segments stand in a list; each is taken out of the middle as soon
+// as all its cells are over, so what is skipped is skipped in one step, and costs no memory.
+//
+// Of the many that take segments out one at a time changes the list: whoever has put the first one on
+// `over_`. Others leave theirs there and go on; nobody waits. Who stops in the middle keeps memory, no more.
+//
+// All of it while pinned, and on behalf of a waiter that has not been told yet: so the list is there.
+//
+// Edge [row]: who finds a segment finds it made, and finds nothing behind it that was taken out before.
+// R1 a segment, or a pointer to one, is set (release); R2 it is followed (acquire). Rule: R2
+// synchronises with R1, or with a read-modify-write behind it [intro.races].
+//
+// Edge [over]: who takes a segment out comes after all that needed it. O1 one less needs it (acq_rel), the last
+// one puts it on `over_` (release); O2 who sweeps takes it from there (acquire), and the next one to sweep
+// comes after that. Rule: every change of `left` and of `over_` is a read-modify-write, so each has
+// those before it behind it [intro.races].
+template <class Traits, unsigned Cells>
+class segment_list {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using segment = detail::segment<Traits, Cells>;
+  using memory = epochs<Traits, segment>;
+  using pin = typename memory::pin;
+  using pointer = atomic<segment*>;
+
+  segment_list() noexcept = default;
+  segment_list(const segment_list&) = delete;
+  segment_list& operator=(const segment_list&) = delete;
+
+  // Nobody waits. Who is still on its way out looks at no segment.
+  ~segment_list() {
+    segment* s = first_.load(std::memory_order_relaxed);  // ours alone
+    if (s == nullptr) return;
+    const pin here;
+    while (s != nullptr) {
+      segment* const next = s->next.load(std::memory_order_relaxed);  // ours alone
+      here.retire(*s);
+      s = next;
+    }
+  }
+
+  // Where `p` points. Before a cell is claimed: the claimed one is not before it then.
+  segment* start(pointer& p, const pin& here) noexcept {
+    segment* s = p.load(std::memory_order_acquire);  // [row] R2
+    return s != nullptr ? s : begin(p, here);
+  }
+
+  // The segment of that number, or, where that is over, the next one that is not.
+  segment* reach(segment* s, std::uint64_t number, const pin& here) noexcept {
+    while (s->number < number) {
+      segment* const next = s->next.load(std::memory_order_acquire);  // [row] R2
+      s = next != nullptr ? next : append(*s, here);
+    }
+    return s;
+  }
+
+  // `p` points to `s`, or behind it, unless that is over meanwhile.
+  void follow(pointer& p, segment* s, const pin& here) noexcept {
+    segment* seen = p.load(std::memory_order_acquire);  // [row] R2
+    if (seen == s) return;
+    while (seen->number < s->number && keep(*s)) {
+      segment* const before = seen;
+      Traits::schedule_point("pointer-moves");
+      const bool moved = p.compare_exchange_strong(seen, s, std::memory_order_acq_rel,  // [row] R1
+                                                   std::memory_order_acquire);           // [row] R2
+      finish(*(moved ? before : s), 1, here);
+      if (moved) return;
+    }
+  }
+
+  // So many of what keeps it are over.
+  void finish(segment& s, std::uint32_t count, const pin& here) noexcept {
+    if (s.left.fetch_sub(count, std::memory_order_acq_rel) != count) return;  // [over] O1
+    Traits::schedule_point("segment-over");
+    segment* seen = over_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    do {
+      s.link.store(seen, std::memory_order_relaxed);  // ours alone until the CAS
+    } while (!over_.compare_exchange_weak(seen, &s, std::memory_order_acq_rel,  // [over] O1, O2
+                                          std::memory_order_relaxed));  // a hint; the loop repeats
+    if (seen == nullptr) sweep(here);
+  }
+  // `count` cells from `index` on, the first of them in `s`.
+  void finish_cells(segment* s, std::uint64_t index, std::uint64_t count, const pin& here) noexcept {
+    while (count != 0) {
+      const std::uint64_t here_at_most = Cells - index % Cells;
+      const std::uint64_t some = count < here_at_most ? count : here_at_most;
+      segment* const next = s->next.load(std::memory_order_acquire);  // [row] R2
+      finish(*s, static_cast<std::uint32_t>(some), here);
+      index += some;
+      count -= some;
+      s = next;
+    }
+  }
+
+ private:
+  static constexpr std::uint32_t last = 1;
+  static constexpr std::uint32_t pointers = 2;
+
+  // What stands at the end of `over_` while somebody sweeps.
+  segment* sweeping() noexcept { return reinterpret_cast<segment*>(&over_); }
+
+  static bool keep(segment& s) noexcept {
+    std::uint32_t left = s.left.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (left != 0) {
+      if (s.left.compare_exchange_weak(left, left + 1, std::memory_order_acq_rel,  // [over] O1
+                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // The first segment is kept by both pointers until they are set.
+  segment* begin(pointer& p, const pin& here) noexcept {
+    segment* s = first_.load(std::memory_order_acquire);  // [row] R2
+    if (s == nullptr) {
+      segment* const made = make(0, nullptr, pointers, here);
+      const bool ours = first_.compare_exchange_strong(s, made, std::memory_order_acq_rel);  // [row] R1, R2
+      if (ours) s = made;
+      else here.retire(*made);
+    }
+    segment* seen = nullptr;
+    return p.compare_exchange_strong(seen, s, std::memory_order_acq_rel) ? s : seen;  // [row] R1, R2
+  }
+
+  segment* append(segment& behind, const pin& here) noexcept {
+    segment* const made = make(behind.number + 1, &behind, 0, here);
+    segment* seen = nullptr;
+    Traits::schedule_point("segment-made");
+    if (!behind.next.compare_exchange_strong(seen, made, std::memory_order_acq_rel)) {  // [row] R1, R2
+      here.retire(*made);
+      return seen;
+    }
+    finish(behind, last, here);
+    return made;
+  }
+
+  // Neither a wait nor a token can be refused any more: without memory this tries again until there is some.
+  // Nothing is lost meanwhile, the cell is claimed and others go on. It stays pinned, since it stands in the
+  // row; what others retire is not used again until then.
+  segment* make(std::uint64_t number, segment* previous, std::uint32_t kept_by, const pin& here) noexcept {
+    segment* s = here.take();
+    for (; s == nullptr; s = here.take()) Traits::kernel::yield();
+    for (auto& c : s->cells) c.store(0, std::memory_order_relaxed);         // ours alone until it is linked
+    s->next.store(nullptr, std::memory_order_relaxed);                      // ours alone until it is linked
+    s->left.store(Cells + last + kept_by, std::memory_order_relaxed);       // ours alone until it is linked
+    s->previous = previous;
+    s->number = number;
+    return s;
+  }
+
+  // Takes out what is over, and what comes to be meanwhile.
+  void sweep(const pin& here) noexcept {
+    segment* busy = nullptr;
+    do {
+      segment* s = over_.exchange(sweeping(), std::memory_order_acq_rel);  // [over] O2
+      while (s != nullptr && s != sweeping()) {
+        segment* const link = s->link.load(std::memory_order_relaxed);  // ours alone
+        Traits::schedule_point("sweeping");
+        take_out(*s, here);
+        s = link;
+      }
+      busy = sweeping();
+    } while (!over_.compare_exchange_strong(busy, nullptr, std::memory_order_acq_rel,  // [over] O1
+                                            std::memory_order_relaxed));  // a hint; the loop repeats
+  }
+  // It is not the last one. Who stands on it finds the way on.
+  void take_out(segment& s, const pin& here) noexcept {
+    segment* const next = s.next.load(std::memory_order_acquire);  // [row] R2
+    next->previous = s.previous;
+    pointer& before = s.previous != nullptr ? s.previous->next : first_;
+    before.store(next, std::memory_order_release);  // [row] R1
+    here.retire(s);
+  }
+
+  pointer first_{nullptr};
+  pointer over_{nullptr};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/segment.hpp
+
+// >>> sync/queue2.hpp - phase 2: a row of cells in which waiters and tokens meet, without any lock
+HYBRIDLOOP_OPEN
+namespace sync {
+
+// A wait claims the next cell, a token the next one of its own count: so the first wait and the first token
+// meet in the first cell, whoever comes first, and nobody looks for anybody. (N. Koval, D. Khalanskiy,
+// D. Alistarh, CQS, 2023; what a collector does there, epochs do here.) A wait for n tokens claims n cells in
+// a row, and keeps them until it has been told: who waits for millions at once waits better in another phase.
+//
+//   empty        nobody came yet
+//   a waiter     waits. Whoever swaps it out, and nobody else, looks at it
+//   token, token_closed   the token was first; or it found the waiter leaving
+//   done         the waiter has got its token
+//   leaving      somebody has it leave, and holds its place while the account is asked
+//   cancelled    it has left. A token goes on to the next cell
+//
+// A token that finds `leaving` stays there, and who has the waiter leave passes it on, to the waiter or to
+// the next cell. So a thread that is stopped there keeps one token, as one that is stopped with a
+// token in hand does; all others go on.
+//
+// Who has put a token into a cell for somebody to find touches nothing after that: neither the queue, which may
+// be gone, nor the cell. Whoever ends a cell does what is to be done about its segment before it
+// tells its waiter.
+//
+// Edge [cell]: whoever takes from a cell sees what was done before it was put there. C1 a waiter or a token is put
+// into the cell (release), or a waiter's share of tokens is counted in `pending` (release); C2 the cell is taken
+// (acquire), or `pending` is found at 0 (acquire). Rule: C2 synchronises with C1; `pending` is changed by
+// read-modify-writes while several may, so its 0 has each share behind it [intro.races].
+template <class Traits, unsigned Cells = 32>
+class basic_queue2 {
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+  using row = detail::segment_list<Traits, Cells>;
+  using segment = typename row::segment;
+  using cell = typename segment::cell;
+  using pin = typename row::pin;
+  using index = std::uint64_t;
+
+ public:
+  using traits = Traits;
+  static constexpr int phase = 2;
+  using told_list = detail::told_list<Traits>;
+  using memory = typename row::memory;
+
+  class node : public detail::waiter<Traits> {
+   public:
+    using detail::waiter<Traits>::waiter;
+
+   private:
+    friend class basic_queue2;
+
+    // Its cells from `first` on, and the segment of the first. While `pending` is not 0, they are there for
+    // whoever has been pinned before it looked.
+    atomic<std::ptrdiff_t> pending{0};  // cells whose token it has not got, or joining
+    atomic<std::ptrdiff_t> refused{0};  // tokens that said "closed"
+    atomic<std::uint32_t> fixed{0};     // somebody has it leave, had, or it is still joining
+    std::ptrdiff_t withdrawn = 0;       // cells that were cancelled
+    std::ptrdiff_t cells = 0;
+    index first = 0;
+    segment* place = nullptr;
+  };
+
+  basic_queue2() noexcept = default;
+  basic_queue2(const basic_queue2&) = delete;
+  basic_queue2& operator=(const basic_queue2&) = delete;
+
+  template <class Account>
+  void join(node& w, Account&, told_list& out) noexcept {
+    const pin here;
+    segment* const from = row_.start(last_, here);
+    w.cells = w.need;
+    w.withdrawn = 0;
+    w.refused.store(0, std::memory_order_relaxed);   // ours alone
+    w.fixed.store(1, std::memory_order_relaxed);     // ours alone
+    w.first = joined_.fetch_add(static_cast<index>(w.cells), std::memory_order_relaxed);  // ours alone: cells nobody had
+    Traits::schedule_point("cells-claimed");
+    w.place = row_.reach(from, w.first / Cells, here);
+    row_.follow(last_, w.place, here);
+    if (w.cells == 1) join_one(w, out, here);
+    else join_many(w, out, here);
+  }
+
+  template <class Account>
+  void send(std::ptrdiff_t n, wait_status status, Account&, told_list& out) noexcept {
+    const pin here;
+    deliver(n, status, out, here);
+  }
+
+  // After it has answered false once, it always does.
+  template <class Account>
+  bool leave(node& w, wait_status why, Account& account, told_list& out) noexcept {
+    const pin here;
+    if (w.pending.load(std::memory_order_acquire) == 0) return false;  // [cell] C2
+    if (w.fixed.exchange(1, std::memory_order_acq_rel) != 0) return false;  // [cell] C2
+    Traits::schedule_point("reserving");
+    const std::ptrdiff_t reserved = reserve(w);
+    if (reserved == 0) return false;
+    Traits::schedule_point("leaving");
+    const std::ptrdiff_t off = account.withdraw(reserved);
+    if (off != 0) {
+      w.status = why;
+      w.withdrawn = off;
+    }
+    Traits::schedule_point("withdrawn");
+    let_go(w, reserved - off, off, out, here);
+    return off != 0;
+  }
+
+ private:
+  enum : std::uintptr_t { empty, token, token_closed, done, leaving, cancelled };
+
+  static std::uintptr_t name(node& w) noexcept { return reinterpret_cast<std::uintptr_t>(&w); }
+  static std::uintptr_t token_of(wait_status status) noexcept { return status == wait_status::granted ? token : token_closed; }
+
+  // ---- Who comes ----
+
+  void join_one(node& w, told_list& out, const pin& here) noexcept {
+    w.pending.store(1, std::memory_order_relaxed);  // ours alone until the CAS
+    w.fixed.store(0, std::memory_order_relaxed);    // ours alone until the CAS
+    std::uintptr_t seen = empty;
+    cell& c = w.place->at(w.first);
+    if (c.compare_exchange_strong(seen, name(w), std::memory_order_acq_rel)) return;  // [cell] C1, C2
+    if (seen == token_closed) w.refused.store(1, std::memory_order_relaxed);  // ours alone: it was not let in
+    w.pending.store(0, std::memory_order_relaxed);                            // ours alone: it was not let in
+    settle(w, out, here);
+  }
+
+  // One more in `pending`, so that it is not told before it stands in all of them.
+  void join_many(node& w, told_list& out, const pin& here) noexcept {
+    w.pending.store(w.cells + 1, std::memory_order_relaxed);  // ours alone until the first CAS
+    std::ptrdiff_t got = 1;
+    segment* s = w.place;
+    const index end = w.first + static_cast<index>(w.cells);
+    for (index i = w.first; i != end; ++i) {
+      s = row_.reach(s, i / Cells, here);
+      std::uintptr_t seen = empty;
+      if (s->at(i).compare_exchange_strong(seen, name(w), std::memory_order_acq_rel)) continue;  // [cell] C1, C2
+      if (seen == token_closed) w.refused.fetch_add(1, std::memory_order_relaxed);  // ours alone; `pending` publishes it
+      s->at(i).store(done, std::memory_order_relaxed);                              // ours alone: who leaves passes it by
+      ++got;
+    }
+    row_.follow(last_, s, here);
+    w.fixed.store(0, std::memory_order_release);  // [cell] C1
+    Traits::schedule_point("joined");
+    count(w, got, out, here);
+  }
+
+  // ---- Who brings tokens ----
+
+  void deliver(std::ptrdiff_t n, wait_status status, told_list& out, const pin& here) noexcept {
+    while (n != 0) {
+      segment* const from = row_.start(first_, here);
+      const auto many = static_cast<index>(n);
+      const index i = sent_.fetch_add(many, std::memory_order_relaxed);  // ours alone: cells nobody had
+      Traits::schedule_point("token-in-hand");
+      n = static_cast<std::ptrdiff_t>(put(from, i, i + many, status, out, here));
+    }
+  }
+
+  // One token into each of the cells; says how many were cancelled. After the last it touches nothing.
+  index put(segment* s, index i, index end, wait_status status, told_list& out, const pin& here) noexcept {
+    index cancelled_ones = 0;
+    while (i != end) {
+      s = row_.reach(s, i / Cells, here);
+      const index there = s->number * Cells;
+      if (there > i) {  // all in between are over, that is, cancelled
+        const index to = there < end ? there : end;
+        if (there > end) skip_to(there);
+        cancelled_ones += to - i;
+        i = to;
+        continue;
+      }
+      row_.follow(first_, s, here);
+      const index stop = there + Cells < end ? there + Cells : end;
+      for (; i != stop; ++i) {
+        if (!put_one(s->at(i), status, out, here)) ++cancelled_ones;
+      }
+    }
+    return cancelled_ones;
+  }
+
+  // Nobody has been sent to the cells before `to`, so nobody will be.
+  void skip_to(index to) noexcept {
+    index seen = sent_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (seen < to && !sent_.compare_exchange_weak(seen, to, std::memory_order_relaxed)) {  // a hint; a cell that is over is passed by
+    }
+  }
+
+  // False: cancelled.
+  bool put_one(cell& c, wait_status status, told_list& out, const pin& here) noexcept {
+    std::uintptr_t seen = c.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      if (seen == cancelled) return false;
+      const bool waits = seen > cancelled;
+      Traits::schedule_point("cell-seen");
+      if (!c.compare_exchange_strong(seen, waits ? std::uintptr_t{done} : token_of(status), std::memory_order_acq_rel,  // [cell] C1, C2
+                                     std::memory_order_relaxed)) {  // a hint; the loop repeats
+        continue;
+      }
+      if (waits) feed(*reinterpret_cast<node*>(seen), status, out, here);
+      return true;
+    }
+  }
+
+  void feed(node& w, wait_status status, told_list& out, const pin& here) noexcept {
+    if (status != wait_status::granted) w.refused.fetch_add(1, std::memory_order_relaxed);  // a hint; `pending` publishes it
+    if (w.cells != 1) return count(w, 1, out, here);
+    w.pending.store(0, std::memory_order_release);  // [cell] C1
+    settle(w, out, here);
+  }
+  // So many of its cells are done, for the waiter. Who counts the last has it; others have touched it for
+  // the last time.
+  void count(node& w, std::ptrdiff_t n, told_list& out, const pin& here) noexcept {
+    if (w.pending.fetch_sub(n, std::memory_order_acq_rel) == n) settle(w, out, here);  // [cell] C1, C2
+  }
+
+  // It has all that it will get. Its cells are over only now, when `pending` says so: until then who has it
+  // leave may look at them.
+  void settle(node& w, told_list& out, const pin& here) noexcept {
+    const std::ptrdiff_t refused = w.refused.load(std::memory_order_relaxed);  // ours alone by now
+    w.held += w.cells - w.withdrawn - refused;
+    w.need = 0;
+    if (refused != 0 && w.status == wait_status::granted) w.status = wait_status::closed;
+    row_.finish_cells(w.place, w.first, static_cast<index>(w.cells), here);
+    out.add(w);
+  }
+
+  // ---- Who goes ----
+
+  // Its places, against tokens; says how many. Others had theirs already.
+  std::ptrdiff_t reserve(node& w) noexcept {
+    std::ptrdiff_t reserved = 0;
+    segment* s = w.place;
+    for (std::ptrdiff_t k = 0; k != w.cells; ++k) {
+      const index i = w.first + static_cast<index>(k);
+      s = next_of(s, i);
+      if (s->number != i / Cells) break;  // it has been served meanwhile, all of it
+      std::uintptr_t seen = name(w);
+      if (s->at(i).compare_exchange_strong(seen, leaving, std::memory_order_acq_rel,  // [cell] C1, C2
+                                           std::memory_order_relaxed)) {  // a hint; it is done
+        ++reserved;
+      }
+    }
+    return reserved;
+  }
+
+  // The first `back` of its places wait on, for tokens that are on their way; the other `off` are cancelled.
+  // With the last of them it may be told, and be gone, unless something is left to count.
+  void let_go(node& w, std::ptrdiff_t back, std::ptrdiff_t off, told_list& out, const pin& here) noexcept {
+    std::ptrdiff_t counted = off, passed_on = 0, passed_on_closed = 0;
+    segment* s = w.place;
+    index i = w.first;
+    for (std::ptrdiff_t reserved = back + off; reserved != 0; ++i) {
+      s = next_of(s, i);
+      cell& c = s->at(i);
+      if (c.load(std::memory_order_relaxed) == done) continue;  // a hint; what was reserved is never done
+      --reserved;
+      if (back != 0) {
+        --back;
+        const std::uintptr_t got = give_back(c, w);
+        if (got == token_closed) w.refused.fetch_add(1, std::memory_order_relaxed);  // a hint; `pending` publishes it
+        if (got != leaving) ++counted;
+      } else {
+        const std::uintptr_t got = c.exchange(cancelled, std::memory_order_acq_rel);  // [cell] C1, C2
+        if (got == token) ++passed_on;
+        if (got == token_closed) ++passed_on_closed;
+      }
+    }
+    if (counted != 0) count(w, counted, out, here);
+    deliver(passed_on, wait_status::granted, out, here);
+    deliver(passed_on_closed, wait_status::closed, out, here);
+  }
+  // What was found in its place: `leaving`, or a token.
+  static std::uintptr_t give_back(cell& c, node& w) noexcept {
+    std::uintptr_t seen = leaving;
+    c.compare_exchange_strong(seen, name(w), std::memory_order_acq_rel);  // [cell] C1, C2
+    return seen;
+  }
+  // While none of a waiter's segments is over they stand in a row.
+  static segment* next_of(segment* s, index i) noexcept {
+    return s->number < i / Cells ? s->next.load(std::memory_order_acquire) : s;  // [row] R2
+  }
+
+  // Who waits writes the first, who brings tokens the second.
+  alignas(detail::cache_line) atomic<index> joined_{0};
+  typename row::pointer last_{nullptr};
+  alignas(detail::cache_line) atomic<index> sent_{0};
+  typename row::pointer first_{nullptr};
+  row row_;
+};
+
+}  // namespace sync
+HYBRIDLOOP_CLOSE
+// <<< sync/queue2.hpp
+
+// >>> sync/queue3.hpp - phase 3: waiters linked through their own frames, served by whoever comes first; no lock, no heap
+HYBRIDLOOP_OPEN
+namespace sync {
+
+// The list belongs to one thread at a time, the owner; nobody waits to be it. Who finds nobody at work is
+// the owner at once. Everybody else leaves a request (a waiter that joins, one that leaves, a number of
+// tokens), rings, and goes on; the ring that finds none before it makes an owner. The owner serves until it has
+// answered every ring (combining: D. Hendler, I. Incze, N. Shavit, M. Tzafrir, 2010).
+//
+// Edge [inbox]: the owner sees what a request was made after. I1 a request is pushed, tokens are added (release);
+// I2 the owner takes them all (acquire). Rule: only read-modify-writes change an inbox, so I2 meets every I1 in
+// the release sequence of what it reads [intro.races]. I2 empties it and nobody else pops: no ABA.
+//
+// Edge [combine]: the list goes from owner to owner, and no request is overlooked.
+//
+//   who asks                                owner
+//   C1  work: one inside                    C4  work: nobody -> one ring, or C3
+//       request (I1)                            serves (I2)
+//   C3  work: one ring, and not inside      C5  work: less the rings answered; others since ? serve again
+//
+// C3, C4 and C5 change one word, the owner's last touch is C5. A C3 before C5 is in what C5 reads, and its request
+// before it; one behind C5 finds no ring and is an owner, with the list as C5 left it. Rule: each acquires and
+// releases as it needs, all are read-modify-writes, so each synchronises with all before it [intro.races].
+//
+// Edge [quiet]: the destructor comes after everybody's last touch. C3, C5 release; Q1 it reads that nobody is inside
+// and no ring stands (acquire). The request that ended the last wait is behind C1 of whoever made it, so
+// that Q1 cannot read a word older than C1, though it may come before C3: that is what it waits for. Rule: coherence,
+// and Q1 synchronises with all C3 and C5 in the release sequence that it reads [intro.races].
+//
+// Who leaves decides at once, by its waiter's verdict; the waiter is told when the owner has had the request,
+// because that lies in the waiter. Served meanwhile, it is held back until then, and what it was given is passed on.
+template <class Traits>
+class basic_queue3 {
+  using waiter = detail::waiter<Traits>;
+  template <class T>
+  using atomic = typename Traits::template atomic<T>;
+
+ public:
+  using traits = Traits;
+  static constexpr int phase = 3;
+
+  struct node : waiter {
+    using waiter::waiter;
+
+   private:
+    friend basic_queue3;
+    waiter* next_leaver = nullptr;
+    atomic<std::uint32_t> verdict{said};
+  };
+  using told_list = detail::told_list<Traits>;
+
+  basic_queue3() noexcept = default;
+  basic_queue3(const basic_queue3&) = delete;
+  basic_queue3& operator=(const basic_queue3&) = delete;
+  // Who was told last may be here before others are on their way out: a few steps, or an owner's round.
+  ~basic_queue3() {
+    while (work_.load(std::memory_order_acquire) != 0) Traits::kernel::yield();  // [quiet] Q1
+  }
+
+  template <class Account>
+  void join(node& w, Account& account, told_list& out) noexcept {
+    w.verdict.store(open, std::memory_order_relaxed);  // ours alone until it has joined
+    if (begin_alone()) {
+      judge each{out};
+      list_.join(w, each);
+    } else {
+      enter();
+      push(joins_, w, w.next);
+      if (!ring()) return;
+      take_requests(account, out);
+    }
+    serve(account, out);
+  }
+
+  template <class Account>
+  void send(std::ptrdiff_t n, wait_status status, Account& account, told_list& out) noexcept {
+    if (begin_alone()) {
+      judge each{out};
+      list_.send(n, status, each);
+    } else {
+      enter();
+      Traits::schedule_point("entered");
+      (status == wait_status::granted ? granted_ : closed_).fetch_add(n, std::memory_order_release);  // [inbox] I1
+      if (!ring()) return;
+      take_requests(account, out);
+    }
+    serve(account, out);
+  }
+
+  template <class Account>
+  bool leave(node& w, wait_status why, Account& account, told_list& out) noexcept {
+    std::uint32_t seen = open;
+    if (!w.verdict.compare_exchange_strong(seen, promise(why), std::memory_order_relaxed,  // [inbox] brings the rest
+                                           std::memory_order_relaxed)) {  // a hint; whoever was first has its way
+      return false;
+    }
+    Traits::schedule_point("promised");
+    if (begin_alone()) {
+      let_go(w, account, out);
+    } else {
+      enter();
+      push(leaves_, w, w.next_leaver);
+      if (!ring()) return true;
+      take_requests(account, out);
+    }
+    serve(account, out);
+    return true;
+  }
+
+ private:
+  // What is decided about a wait: nothing yet, how it ends, or that it ends by a leave on its way.
+  static constexpr std::uint32_t open = 0;
+  static constexpr std::uint32_t said = 1;
+  static constexpr std::uint32_t promise(wait_status why) noexcept { return 2 + static_cast<std::uint32_t>(why); }
+
+  // Rings in the lower bits of `work`, who is inside above them.
+  using word = std::uint64_t;
+  static constexpr word one_ring = 1;
+  static constexpr word one_inside = word{1} << 40;
+  static constexpr word rings_in(word seen) noexcept { return seen % one_inside; }
+  static constexpr unsigned patience = 64;
+
+  static node& as_node(waiter& w) noexcept { return static_cast<node&>(w); }
+
+  // ---- Anybody ----
+
+  bool begin_alone() noexcept {
+    word nobody = 0;
+    return work_.compare_exchange_strong(nobody, one_ring, std::memory_order_acquire,  // [combine] C4
+                                         std::memory_order_relaxed);  // a hint; it asks others then
+  }
+
+  void enter() noexcept { work_.fetch_add(one_inside, std::memory_order_relaxed); }  // [combine] C1, [quiet]
+
+  // The waiter may be gone as soon as it is in.
+  static void push(atomic<waiter*>& inbox, waiter& w, waiter*& link) noexcept {
+    Traits::schedule_point("entered");
+    waiter* seen = inbox.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    do {
+      link = seen;
+    } while (!inbox.compare_exchange_weak(seen, &w, std::memory_order_release,  // [inbox] I1
+                                          std::memory_order_relaxed));  // a hint; the loop repeats
+  }
+
+  // True: the caller is the owner. False: the queue may be gone.
+  bool ring() noexcept {
+    Traits::schedule_point("asked");
+    return rings_in(work_.fetch_add(one_ring - one_inside, std::memory_order_acq_rel)) == 0;  // [combine] C3
+  }
+
+  // ---- The owner ----
+
+  // Whoever has all tokens: to be told, unless a leave is on its way, which ends it.
+  struct judge {
+    void add(waiter& w) noexcept {
+      std::uint32_t seen = open;
+      as_node(w).verdict.compare_exchange_strong(seen, said, std::memory_order_relaxed,  // [inbox] brings the rest
+                                                 std::memory_order_relaxed);  // a hint; a promise is no race
+      if (seen == open || seen == said) out.add(w);
+    }
+    told_list& out;
+  };
+
+  // Until no ring is left unanswered; the queue may be gone then. Under a storm of them those whose wait is over
+  // are told in between: should one destroy the queue, the destructor waits for C5.
+  template <class Account>
+  void serve(Account& account, told_list& out) noexcept {
+    word rings = one_ring;
+    for (unsigned rounds = 1;; ++rounds) {
+      pass_on(account, out);
+      Traits::schedule_point("served");
+      const word seen = rings_in(work_.fetch_sub(rings, std::memory_order_acq_rel));  // [combine] C5
+      if (seen == rings) return;
+      rings = seen - rings;
+      if (rounds % patience == 0) out.tell_all();
+      take_requests(account, out);
+    }
+  }
+
+  // Leaves are taken out first, and served last: whoever is in there has joined.
+  template <class Account>
+  void take_requests(Account& account, told_list& out) noexcept {
+    judge each{out};
+    waiter* leaver = take_all(leaves_);
+    for (waiter* w = in_order(take_all(joins_)); w != nullptr;) {
+      waiter* const after = w->next;
+      list_.join(*w, each);
+      w = after;
+    }
+    while (leaver != nullptr) {
+      node& w = as_node(*leaver);
+      leaver = w.next_leaver;
+      let_go(w, account, out);
+    }
+    list_.send(take_all(granted_), wait_status::granted, each);
+    list_.send(take_all(closed_), wait_status::closed, each);
+  }
+
+  // The debt goes down while the waiter has its place: what is not taken off comes to it.
+  template <class Account>
+  void let_go(node& w, Account& account, told_list& out) noexcept {
+    const std::uint32_t promised = w.verdict.load(std::memory_order_relaxed);  // ours alone, once promised
+    w.status = static_cast<wait_status>(promised - promise(wait_status{}));
+    w.verdict.store(said, std::memory_order_relaxed);  // ours alone
+    if (w.linked) {
+      w.need -= account.withdraw(w.need);
+      if (w.need != 0) return;
+      list_.remove(w);
+    }
+    out.add(w);
+  }
+
+  // Tokens that came to those who had left.
+  template <class Account>
+  void pass_on(Account& account, told_list& out) noexcept {
+    judge each{out};
+    for (std::ptrdiff_t back = out.take_returned(); back != 0; back = out.take_returned()) {
+      list_.send(account.pass_on(back), wait_status::granted, each);
+    }
+  }
+
+  // Whoever asks rings behind it: what is not seen here is seen in the next round.
+  template <class T>
+  static T take_all(atomic<T>& inbox) noexcept {
+    if (inbox.load(std::memory_order_relaxed) == T{}) return T{};  // a hint; the next round corrects it
+    return inbox.exchange(T{}, std::memory_order_acquire);  // [inbox] I2
+  }
+  static waiter* in_order(waiter* last) noexcept {
+    waiter* first = nullptr;
+    while (last != nullptr) {
+      waiter* const before = last->next;
+      last->next = first;
+      first = last;
+      last = before;
+    }
+    return first;
+  }
+
+  // Everybody.
+  atomic<word> work_{0};
+  atomic<waiter*> joins_{nullptr};
+  atomic<waiter*> leaves_{nullptr};
+  atomic<std::ptrdiff_t> granted_{0};
+  atomic<std::ptrdiff_t> closed_{0};
+
+  // The owner.
+  detail::waiter_list<Traits> list_;
+};
+
+}  // namespace sync
+HYBRIDLOOP_CLOSE
+// <<< sync/queue3.hpp
+
+// >>> sync/queue_locked.hpp - a small lock around waiters in their own frames: what phase 3 has to be better than
+HYBRIDLOOP_OPEN
+namespace sync {
+
+// The way of Tokio's batch_semaphore: leaving costs O(1), nothing is allocated, nobody is told under the lock. What
+// gives back the lock is the last touch: of those who had it, only who was told by one that had it later
+// may destroy it, and a token of a sender that waits for the lock is one that somebody still needs.
+template <class Traits>
+class basic_queue_locked {
+ public:
+  using traits = Traits;
+  static constexpr int phase = 3;
+
+  struct node : detail::waiter<Traits> {
+    using detail::waiter<Traits>::waiter;
+  };
+  using told_list = detail::told_list<Traits>;
+
+  basic_queue_locked() noexcept = default;
+  basic_queue_locked(const basic_queue_locked&) = delete;
+  basic_queue_locked& operator=(const basic_queue_locked&) = delete;
+
+  template <class Account>
+  void join(node& w, Account&, told_list& out) noexcept {
+    const hold locked(lock_);
+    list_.join(w, out);
+  }
+  template <class Account>
+  void send(std::ptrdiff_t n, wait_status status, Account&, told_list& out) noexcept {
+    const hold locked(lock_);
+    list_.send(n, status, out);
+  }
+  template <class Account>
+  bool leave(node& w, wait_status why, Account& account, told_list& out) noexcept {
+    const hold locked(lock_);
+    return list_.leave(w, why, account, out);
+  }
+
+ private:
+  class hold {
+   public:
+    explicit hold(detail::small_lock<Traits>& lock) noexcept : lock_(lock) { lock_.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { lock_.unlock(); }
+
+   private:
+    detail::small_lock<Traits>& lock_;
+  };
+
+  detail::small_lock<Traits> lock_;
+  detail::waiter_list<Traits> list_;
+};
+
+}  // namespace sync
+HYBRIDLOOP_CLOSE
+// <<< sync/queue_locked.hpp
+
+// >>> sync/primitive.hpp - an account and a queue: what semaphore, condvar and their kin are made of
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Any thread. Each call ends by telling those whose wait is over, and touches nothing after that: who is
+// told last may destroy it.
+template <class Queue, class Account>
+class primitive {
+  using Traits = typename Queue::traits;
+
+ public:
+  using traits = Traits;
+  using node = typename Queue::node;
+
+  template <class... Args>
+  explicit primitive(Args... args) noexcept : account(args...) {}
+
+  // Its need is in the account already.
+  void join(node& w) noexcept {
+    told_list<Traits> out;
+    Traits::schedule_point("joining");
+    queue_.join(w, account, out);
+    finish(out);
+  }
+  void send(std::ptrdiff_t n, wait_status status) noexcept {
+    if (n == 0) return;
+    told_list<Traits> out;
+    Traits::schedule_point("sending");
+    queue_.send(n, status, account, out);
+    finish(out);
+  }
+  bool leave(node& w, wait_status why) noexcept {
+    told_list<Traits> out;
+    const bool left = queue_.leave(w, why, account, out);
+    finish(out);
+    return left;
+  }
+
+  // What was given to somebody who is not there to take it.
+  void give_back(node& w) noexcept {
+    const std::ptrdiff_t n = w.held;
+    if (n != 0) send(account.give(n), wait_status::granted);
+  }
+  // Whether who was told has what it waited for.
+  static bool redeem(node&) noexcept { return true; }
+
+  Account account;
+
+ private:
+  // What those who left had taken is somebody else's first.
+  void finish(told_list<Traits>& out) noexcept {
+    if constexpr (Account::collects) {
+      for (std::ptrdiff_t back = out.take_returned(); back != 0; back = out.take_returned()) {
+        const std::ptrdiff_t owed = account.give(back);
+        if (owed != 0) queue_.send(owed, wait_status::granted, account, out);
+      }
+    }
+    out.tell_all();
+  }
+
+  Queue queue_;
+};
+
+inline void must_not_run_a_loop() {
+  HYBRIDLOOP_CONTRACT(loop_frame::innermost() == nullptr,
+                      "a thread that runs a loop may not block: use the form that takes the loop, or try_acquire()");
+}
+
+// Blocks, as somebody who has joined, until told or timed out. Who times out is told so too.
+template <class Core, class Waiter>
+wait_status wait_until_told(Core& c, Waiter& w, nanos deadline) noexcept {
+  do {
+    if (!w.wait(deadline)) {
+      c.leave(w, wait_status::timed_out);
+      w.wait(never);
+    }
+  } while (!c.redeem(w));
+  return w.status;
+}
+
+template <class Clock, class Rep, class Period>
+nanos deadline_in(std::chrono::duration<Rep, Period> span) noexcept {
+  const nanos length = to_nanos(span);
+  return length == never ? length : saturating_add(read_clock<Clock>(), length);
+}
+
+// A deadline by another clock than the loop's: that one may be set, so it is asked again each time.
+template <class Own, class Clock, class Duration, class Try>
+bool wait_by_clock(std::chrono::time_point<Clock, Duration> deadline, const Try& attempt) {
+  if constexpr (std::is_same_v<Own, Clock>) {
+    return attempt(to_nanos(deadline));
+  } else {
+    const nanos end = to_nanos(deadline);
+    if (end == never) return attempt(never);
+    for (;;) {
+      const nanos now = read_clock<Clock>();
+      const nanos left = end > now ? saturating_add(end, -now) : 0;
+      if (attempt(saturating_add(read_clock<Own>(), left))) return true;
+      if (read_clock<Clock>() >= end) return false;
+    }
+  }
+}
+
+// A lock that its holder has not, until the end of the scope.
+template <class Lock>
+class given_back {
+ public:
+  explicit given_back(Lock& lock) : lock_(lock) { lock.unlock(); }
+  given_back(const given_back&) = delete;
+  given_back& operator=(const given_back&) = delete;
+  ~given_back() { lock_.lock(); }
+
+ private:
+  Lock& lock_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/primitive.hpp
+
+// >>> sync/thread_waiter.hpp - a thread that blocks until it is told
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// How long it pays to look before going to sleep, learned by each thread for itself: up to as long as a
+// wake takes while looks end in time, half as long after each that did not, down to a try now and then.
+// None where the process has one CPU.
+class patience {
+ public:
+  // True: it holds, by now.
+  template <class Kernel, class Condition>
+  static bool look(const Condition& holds) noexcept {
+    patience& mine = own();
+    if (mine.misses_ % tries == 0) {
+      mine.may_look_ = Kernel::usable_cpus() > 1;
+      mine.span_ = longest;
+    }
+    if (!mine.may_look_ || mine.span_ < shortest) {
+      ++mine.misses_;
+      return false;
+    }
+    const bool hit = look_for(mine.span_, holds);
+    mine.span_ = hit ? longest : mine.span_ / 2;
+    mine.misses_ = hit ? 1 : mine.misses_ + 1;
+    return hit;
+  }
+
+ private:
+  static constexpr std::uint32_t shortest = 500;  // nanoseconds
+  static constexpr std::uint32_t longest = 16000;
+  static constexpr std::uint32_t tries = 64;
+
+  template <class Condition>
+  static bool look_for(std::uint32_t span, const Condition& holds) noexcept {
+    for (std::uint32_t left = pauses_in(span); left != 0; --left) {
+      if (holds()) return true;
+      cpu_pause();
+    }
+    return holds();
+  }
+  static patience& own() noexcept {
+    static thread_local patience mine;
+    return mine;
+  }
+
+  std::uint32_t span_ = longest;
+  std::uint32_t misses_ = 0;
+  bool may_look_ = false;
+};
+
+// Edge [told]: T1 the teller leaves the status, then word = told (release): its last touch, and the wake
+// that follows uses only the address. T2 the waiter sees it (acquire) and reads the status; it may then
+// destroy all of it. Rule: T2 synchronises with T1 [atomics.order].
+template <class Core>
+class thread_waiter : public Core::node {
+  using Traits = typename Core::traits;
+
+ public:
+  thread_waiter() noexcept : Core::node(&tell_thread) {}
+
+  // False: the deadline came first.
+  bool wait(nanos deadline) noexcept {
+    if (told()) return true;
+    if (patience::look<typename Traits::kernel>([this] { return told(); })) return true;
+    std::uint32_t seen = waiting;
+    word_.compare_exchange_strong(seen, asleep, std::memory_order_relaxed);  // a hint; sleep() looks
+    return sleep(deadline);
+  }
+
+  // It was told in vain, and is going to be told again.
+  void again() noexcept { word_.store(waiting, std::memory_order_relaxed); }  // ours alone until it is in reach again
+
+ private:
+  enum : std::uint32_t { waiting, asleep, done };
+
+  bool told() const noexcept { return word_.load(std::memory_order_acquire) == done; }  // [told] T2
+
+  bool sleep(nanos deadline) noexcept {
+    while (!told()) {
+      if (deadline != never && read_clock<typename Traits::clock>() >= deadline) return told();
+      Traits::parker::wait(word_, asleep, deadline);
+    }
+    return true;
+  }
+
+  static void tell_thread(waiter<Traits>& w) noexcept {
+    auto& word = static_cast<thread_waiter&>(w).word_;
+    if (word.exchange(done, std::memory_order_acq_rel) == asleep) Traits::parker::wake_one(word);  // [told] T1
+  }
+
+  typename Traits::template atomic<std::uint32_t> word_{waiting};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/thread_waiter.hpp
+
+// >>> sync/loop_waiter.hpp - one who is told on a loop: what callbacks and coroutines have in common
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Registered with its loop, then entered into what it waits for, then armed; whoever comes in between, be
+// it a grant, its deadline or the end of the loop, leaves a mark, and arming finds it. From being told on
+// it is its loop's: a task delivers it. A closed loop takes no task: then it gives back what it
+// was granted, and waits for the loop's end to collect it.
+//
+// Edge [arm]: E1 who arms it has written all of it (release), E2 whoever finds it armed may touch it (acquire);
+// and the other way round: what a mark says was written before it. Rule: every change of the marks is a
+// read-modify-write, one release sequence [intro.races]; of two, one comes first and the other finds it.
+template <class Core>
+class loop_waiter : public Core::node, public visitor<typename Core::traits> {
+ public:
+  using traits = typename Core::traits;
+
+ private:
+  using visitor_type = visitor<traits>;
+  using call = typename visitor_type::call;
+  using loop_core = core<traits>;
+
+ public:
+  // How it ends, on the loop thread or, unheard, wherever the loop ends: its last touch.
+  using conclude_type = void (*)(loop_waiter&, bool heard);
+
+  template <class Build>
+  loop_waiter(Build, loop_core& home, Core& of, conclude_type conclude) noexcept
+      : Core::node(&tell_on_loop<Build>), visitor_type(&hear<Build>), home_(&home), of_(&of), conclude_(conclude) {}
+
+  loop_core& home() const noexcept { return *home_; }
+  Core& of() const noexcept { return *of_; }
+
+  // The thread that makes it. False: the loop is closed, and nothing has happened. Throws what arming a
+  // timer does, and then too. Calls entered() as soon as neither can be; the waiter is gone afterwards.
+  template <class Build, class Entered>
+  bool wait(basic_loop<traits>& l, std::ptrdiff_t n, nanos deadline, const Entered& entered) {
+    const bool in_time = deadline == never || deadline > loop_core::read_now();
+    if (in_time && deadline != never) {
+      const auto late = [this] { mark(due); };
+      timer_ = l.template at<decltype(late)&, Build>(from_nanos<typename traits::clock>(deadline), late);
+      if (!timer_) return false;
+    } else if (home_->in.closed()) {
+      return false;
+    }
+    traits::schedule_point("coming");
+    home_->runs_here() ? home_->visitors_.add(*this) : home_->visitors_.send_in(*this);
+    entered();
+    traits::schedule_point("registered");
+    if (of_->enter(*this, n, in_time)) {
+      marks_.fetch_or(told, std::memory_order_relaxed);  // ours alone: it waits nowhere
+    }
+    // The loop's end may have come by before this was known there. [visit]
+    if (home_->in.closed()) marks_.fetch_or(ending, std::memory_order_relaxed);  // ours alone: arm() heeds it
+    traits::schedule_point("arming");
+    arm<Build>();
+    return true;
+  }
+
+  // It was told in vain, and is going to be told again. What was put off because it was told comes now. The
+  // loop thread.
+  void again() noexcept {
+    const std::uint32_t before = marks_.fetch_and(~std::uint32_t{told}, std::memory_order_acq_rel);  // [arm] E1, E2
+    if ((before & cut_short) != 0) leave_for(before);
+  }
+
+ private:
+  enum : std::uint32_t { armed = 1, told = 2, due = 4, ending = 8, cut_short = due | ending, stranded = 16 };
+
+  // Posted when it is to be delivered. Destroyed unrun, the loop has ended.
+  struct delivery {
+    explicit delivery(loop_waiter& w) noexcept : whose(&w) {}
+    delivery(delivery&& other) noexcept : whose(std::exchange(other.whose, nullptr)) {}
+    delivery& operator=(delivery&&) = delete;
+    ~delivery() {
+      if (whose != nullptr) whose->pass_by();
+    }
+    void operator()() { std::exchange(whose, nullptr)->arrive(); }
+    loop_waiter* whose;
+  };
+
+  template <class Build>
+  static void tell_on_loop(waiter<traits>& w) noexcept {
+    auto& me = static_cast<loop_waiter&>(static_cast<typename Core::node&>(w));
+    const std::uint32_t before = me.marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2
+    if ((before & armed) != 0) me.template deliver<Build>();
+  }
+
+  // From the CAS on it may be delivered at any time, and be gone. So what came before that is dealt with before.
+  template <class Build>
+  void arm() noexcept {
+    std::uint32_t seen = marks_.load(std::memory_order_acquire);  // [arm] E2
+    bool leaves = false;
+    for (;;) {
+      if ((seen & told) == 0 && (seen & cut_short) != 0 && !leaves) {
+        leaves = true;
+        leave_for(seen);
+        seen = marks_.load(std::memory_order_acquire);  // [arm] E2
+      } else if (marks_.compare_exchange_weak(seen, seen | armed, std::memory_order_acq_rel,  // [arm] E1, E2
+                                              std::memory_order_acquire)) {  // [arm] E2
+        break;
+      }
+    }
+    if ((seen & told) != 0) deliver<Build>();
+  }
+
+  // Needs no memory but what the loop has: whoever finds no room there is let in a turn later, and so is who
+  // comes after that.
+  template <class Build>
+  void deliver() noexcept {
+    loop_core& c = *home_;
+    auto& bell = c.door;
+    if (!c.visitors_.has_late() || c.in.closed()) {
+      delivery mine(*this);
+      const post_result sent = c.template post<Build>(std::move(mine), overflow::fail);
+      if (sent == post_result::accepted) return;
+      mine.whose = nullptr;
+      if (sent == post_result::closed) return strand();
+    }
+    c.visitors_.be_late(*this);
+    bell.tell(status::wanted);
+  }
+
+  // The loop thread.
+  void mark(std::uint32_t reason) noexcept {
+    const std::uint32_t before = marks_.fetch_or(reason, std::memory_order_acq_rel);  // [arm] E1, E2
+    if ((before & (armed | told)) == armed) leave_for(reason);
+  }
+  void leave_for(std::uint32_t reasons) noexcept {
+    of_->leave(*this, (reasons & ending) != 0 ? wait_status::closed : wait_status::timed_out);
+  }
+
+  // What one gives back may be granted to the next that no loop takes, and so on: one after the other, and
+  // not one inside the other, because they may be many.
+  void strand() noexcept {
+    static thread_local visitor_type* last = nullptr;
+    this->next_late = nullptr;
+    const bool inside = last != nullptr;
+    if (inside) last->next_late = this;
+    last = this;
+    if (inside) return;
+    for (loop_waiter* w = this; w != nullptr;) {
+      w->give_back();
+      auto* const after = static_cast<loop_waiter*>(w->next_late);
+      if (after == nullptr) last = nullptr;
+      w->marks_.fetch_or(stranded, std::memory_order_release);  // [arm] E1
+      w = after;
+    }
+  }
+  void give_back() noexcept {
+    if (this->status == wait_status::granted) of_->give_back(*this);
+  }
+
+  // The loop thread.
+  void arrive() {
+    if (!of_->redeem(*this)) return;
+    go(true);
+  }
+  // Who destroys the loop, or heeds its close.
+  void pass_by() noexcept {
+    give_back();
+    go(false);
+  }
+  void go(bool heard) {
+    if (timer_) home_->timers_.cancel(timer_);
+    home_->visitors_.remove(*this);
+    conclude_(*this, heard);
+  }
+
+  template <class Build>
+  static void hear(visitor_type& v, call what) noexcept {
+    auto& me = static_cast<loop_waiter&>(v);
+    if (what == call::come_in) return me.template deliver<Build>();
+    if (what == call::loop_ends) me.mark(ending);
+    if ((me.marks_.load(std::memory_order_acquire) & stranded) != 0) me.go(false);  // [arm] E2
+  }
+
+  loop_core* const home_;
+  Core* const of_;
+  const conclude_type conclude_;
+  timer_id timer_;
+  typename traits::template atomic<std::uint32_t> marks_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/loop_waiter.hpp
+
+// >>> sync/callback.hpp - callbacks that wait, and the tickets by which they are cancelled
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Traits>
+struct ticket_access;
+
+}  // namespace detail
+
+template <class Clock>
+struct basic_wait_options {
+  std::ptrdiff_t n = 1;  // how many permits
+  std::optional<typename Clock::time_point> deadline;
+
+  detail::nanos end() const noexcept { return deadline ? detail::to_nanos(*deadline) : detail::never; }
+};
+
+// Names one wait. Copyable; may outlive the wait, what was waited for, and the loop. False in a
+// condition: none.
+template <class Traits>
+class basic_wait_ticket {
+ public:
+  basic_wait_ticket() noexcept = default;
+
+  explicit operator bool() const noexcept { return static_cast<bool>(home_); }
+  friend bool operator==(const basic_wait_ticket& a, const basic_wait_ticket& b) noexcept {
+    return a.home_ == b.home_ && a.index_ == b.index_ && a.generation_ == b.generation_;
+  }
+  friend bool operator!=(const basic_wait_ticket& a, const basic_wait_ticket& b) noexcept { return !(a == b); }
+
+ private:
+  template <class>
+  friend struct detail::ticket_access;
+
+  detail::core_ref<Traits> home_;
+  std::uint32_t index_ = 0;
+  std::uint32_t generation_ = 0;
+};
+
+namespace detail {
+
+// Stands in a record of its loop. What it calls is moved out before it is called; the rest of it needs no
+// destructor, because who cancels may still be looking at it then.
+template <class Core>
+class callback_waiter : public loop_waiter<Core> {
+  using traits = typename Core::traits;
+  using base = loop_waiter<Core>;
+  using record = wait_record<traits>;
+
+ public:
+  using callback = basic_task<wait_status>;
+
+  template <class Build>
+  callback_waiter(Build built, core<traits>& home, Core& of, record& mine) noexcept
+      : base(built, home, of, &conclude), record_(mine) {
+    static_assert(sizeof(callback_waiter) <= record::room, "a waiter and its callback fit a record");
+  }
+
+  callback f;
+
+  static void free(core<traits>& home, record& r) noexcept {
+    r.renew();
+    home.waits_.give(r.index);
+  }
+
+ private:
+  static void conclude(base& w, bool heard) {
+    auto& me = static_cast<callback_waiter&>(w);
+    callback f = std::move(me.f);
+    const wait_status status = me.status;
+    core<traits>& home = me.home();
+    record& mine = me.record_;
+    if (mine.end()) free(home, mine);
+    if (heard) f(status);
+  }
+
+  record& record_;
+};
+
+template <class Traits>
+struct ticket_access {
+  using ticket = basic_wait_ticket<Traits>;
+  using loop_core = core<Traits>;
+
+  static ticket make(loop_core& home, std::uint32_t index, std::uint32_t generation) noexcept {
+    ticket made;
+    made.home_ = core_ref<Traits>(home);
+    made.index_ = index;
+    made.generation_ = generation;
+    return made;
+  }
+
+  // While it stands, the wait's record is not used for another.
+  class pinned {
+   public:
+    explicit pinned(const ticket& t) noexcept {
+      if (!t.home_) return;
+      wait_record<Traits>& there = t.home_->waits_.at(t.index_);
+      if (!there.pin(t.generation_)) return;
+      home_ = &*t.home_;
+      record_ = &there;
+    }
+    pinned(const pinned&) = delete;
+    pinned& operator=(const pinned&) = delete;
+    ~pinned() {
+      if (record_ == nullptr || !record_->unpin()) return;
+      record_->renew();
+      home_->waits_.give(record_->index);
+    }
+    wait_record<Traits>* get() const noexcept { return record_; }
+
+   private:
+    loop_core* home_ = nullptr;
+    wait_record<Traits>* record_ = nullptr;
+  };
+};
+
+template <class Build, class Core, class F>
+basic_wait_ticket<typename Core::traits> wait_on_loop(Core& of, basic_loop<typename Core::traits>& l, F&& f,
+                                                      std::ptrdiff_t n, nanos deadline) {
+  using traits = typename Core::traits;
+  using waiting = callback_waiter<Core>;
+  using closure = std::decay_t<F>;
+  core<traits>& home = loop_access<traits>::core_of(l);
+  typename waiting::callback::template room<closure> place(home.in.blocks());
+  const std::uint32_t index = place.had() ? home.waits_.take() : slab<traits, wait_record<traits>>::none;
+  if (index == slab<traits, wait_record<traits>>::none) {
+    refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: wait");
+  }
+  wait_record<traits>& record = home.waits_.at(index);
+  auto* const made = ::new (static_cast<void*>(record.storage)) waiting(Build(), home, of, record);
+  record.of = &of;
+  const std::uint32_t generation = record.open();
+  struct unless_waiting {
+    core<traits>& home;
+    wait_record<traits>* record;
+    waiting* made;
+    ~unless_waiting() {
+      if (record == nullptr) return;
+      made->f.reset();
+      if (record->end()) waiting::free(home, *record);
+    }
+  };
+  unless_waiting undo{home, &record, made};
+  made->f.template emplace<closure>(place, std::forward<F>(f));
+  auto ticket = ticket_access<traits>::make(home, index, generation);
+  const bool waits = made->template wait<Build>(l, n, deadline, [&undo] { undo.record = nullptr; });
+  if (!waits) return {};
+  return ticket;
+}
+
+template <class Core>
+bool cancel_wait(Core& of, const basic_wait_ticket<typename Core::traits>& wait) noexcept {
+  const typename ticket_access<typename Core::traits>::pinned here(wait);
+  if (here.get() == nullptr || here.get()->of != &of) return false;
+  auto& w = *reinterpret_cast<callback_waiter<Core>*>(here.get()->storage);
+  return of.leave(w, wait_status::cancelled);
+}
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/callback.hpp
+
+// >>> sync/awaiter.hpp - coroutines that wait: `co_await`, without a coroutine type of ours
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Stands in the coroutine's frame, and needs nothing else. The coroutine goes on in a task of that loop, or at
+// once where it is on that loop already and there is nothing to wait for. Any handle that has address() and
+// from_address() will do, so this is C++17.
+template <class Core>
+class wait_awaiter : loop_waiter<Core> {
+  using traits = typename Core::traits;
+  using base = loop_waiter<Core>;
+
+ public:
+  template <class Build>
+  wait_awaiter(Build built, basic_loop<traits>& l, Core& of, std::ptrdiff_t n, nanos deadline) noexcept
+      : base(built, loop_access<traits>::core_of(l), of, &conclude), loop_(l), n_(n), deadline_(deadline) {}
+  ~wait_awaiter() {
+    HYBRIDLOOP_CONTRACT(!suspended_, "a coroutine that waits may not be destroyed before its wait is over, or its loop");
+  }
+
+  bool await_ready() noexcept { return this->home().runs_here() && this->of().enter_at_once(*this, n_); }
+
+  // A closed loop: the coroutine goes on at once, and hears so.
+  template <class Handle, class Build = build_tag>
+  bool await_suspend(Handle frame) {
+    frame_ = frame.address();
+    resume_ = [](void* f) { Handle::from_address(f).resume(); };
+    struct unless_waiting {
+      bool* flag;
+      ~unless_waiting() {
+        if (flag != nullptr) *flag = false;
+      }
+    };
+    suspended_ = true;
+    unless_waiting undo{&suspended_};
+    // Where it does wait, all of this may be gone by now.
+    const bool waits = this->template wait<Build>(loop_, n_, deadline_, [&undo] { undo.flag = nullptr; });
+    if (!waits) this->status = wait_status::closed;
+    return waits;
+  }
+
+  wait_status await_resume() const noexcept { return this->status; }
+
+ private:
+  // Unheard, it stays suspended; whoever owns the frame may destroy it now.
+  static void conclude(base& w, bool heard) {
+    auto& me = static_cast<wait_awaiter&>(w);
+    me.suspended_ = false;
+    if (heard) me.resume_(me.frame_);
+  }
+
+  basic_loop<traits>& loop_;
+  const std::ptrdiff_t n_;
+  const nanos deadline_;
+  void* frame_ = nullptr;
+  void (*resume_)(void*) = nullptr;
+  bool suspended_ = false;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/awaiter.hpp
+
+// >>> sync/permits.hpp - what a semaphore does with a released permit: hand it to whoever has waited longest
+HYBRIDLOOP_OPEN
+namespace sync {
+
+// A released permit goes to whoever has waited longest. Nobody starves, and nobody overtakes.
+struct fifo {};
+
+}  // namespace sync
+
+namespace detail {
+
+// Any thread, everything. What a primitive is to those who wait for it:
+//
+//   take(n)             all of n at once, or how many of them until the rest comes; less than 0: closed
+//   queue_up(w, n, had) after a take() that was not enough. True: settled at once, and w says how
+//   enter(w, n, ...)    both. Who may not wait is told that time ran out
+//   enter_at_once(w, n) false: there is too little
+//   look_for(n)         whether they could be had by looking for a moment, before it queues up
+//   leave(w, why)       as a queue's; not before w has queued up
+//   redeem(w)           whoever was told asks whether that is all, and waits again if not
+//   give_back(n)        what was granted to somebody who is not there to take it
+template <class Queue, class Fairness>
+class permits;
+
+template <class Queue>
+class permits<Queue, sync::fifo> : public primitive<Queue, permit_account<typename Queue::traits>> {
+  using base = primitive<Queue, permit_account<typename Queue::traits>>;
+
+ public:
+  using typename base::node;
+  using base::account;
+  static constexpr std::ptrdiff_t most = decltype(base::account)::most;
+
+  explicit permits(std::ptrdiff_t n) noexcept : base(n) {}
+
+  std::ptrdiff_t take(std::ptrdiff_t n) noexcept { return account.take(n); }
+  bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
+  void give(std::ptrdiff_t n) noexcept {
+    const std::ptrdiff_t owed = account.give(n);
+    if (owed != 0) this->send(owed, wait_status::granted);
+  }
+  void close() noexcept { this->send(account.close(), wait_status::closed); }
+
+  // Less than all of n goes to whoever has waited longest, as any permit: who kept it, and came into the queue behind
+  // one that came later for several, would wait for that one, and that one for what is kept.
+  bool queue_up(node& w, std::ptrdiff_t n, std::ptrdiff_t had) noexcept {
+    w.begin(n, had == n ? n : 0);
+    if (had < 0) w.status = wait_status::closed;
+    if (had == n || had < 0) return true;
+    this->send(had, wait_status::granted);
+    this->join(w);
+    return false;
+  }
+  bool enter(node& w, std::ptrdiff_t n, bool may_wait) noexcept {
+    if (may_wait) return queue_up(w, n, take(n));
+    if (enter_at_once(w, n)) return true;
+    w.status = account.closed() ? wait_status::closed : wait_status::timed_out;
+    return true;
+  }
+  bool enter_at_once(node& w, std::ptrdiff_t n) noexcept {
+    const bool had = try_take(n);
+    w.begin(n, had ? n : 0);
+    return had;
+  }
+  static bool look_for(std::ptrdiff_t) noexcept { return false; }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/permits.hpp
+
+// >>> sync/barging.hpp - what a semaphore does with a released permit: put it back, and wake one to compete for it
+HYBRIDLOOP_OPEN
+namespace sync {
+
+// A released permit is anybody's, and the one that has waited longest is woken to compete for it. Robbed, it
+// waits on in front of all others. No promise of fairness; many times the throughput where threads block.
+struct barging {};
+
+}  // namespace sync
+
+namespace detail {
+
+// One of those who wait is the delegate while there is somebody to be woken: on its way, or in front of the
+// queue again. So a stream of releases wakes one, not all, and
+//
+//   permits enough for one who is in the queue  =>  there is a delegate
+//
+// holds at each step: who makes it so names one in the same step, and the delegate, when it has taken
+// its permits, names the next if there are more.
+template <class Traits>
+class barging_account {
+ public:
+  static constexpr bool collects = false;
+  static constexpr std::ptrdiff_t most = 0x7fffffff;
+  enum class answer : std::uint8_t { taken, closed, too_few };
+  struct verdict {
+    answer what;
+    bool next;  // somebody is the delegate now: a token is to be sent
+  };
+
+  explicit barging_account(std::ptrdiff_t permits) noexcept : word_(of(permits)) {}
+
+  bool try_take(std::ptrdiff_t n) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (has(seen, n)) {
+      if (change(seen, seen - of(n))) return true;
+    }
+    return false;
+  }
+
+  // Takes them, or is in the queue's count from now on.
+  answer enter(std::ptrdiff_t n) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      if ((seen & closed_bit) != 0) return answer::closed;
+      HYBRIDLOOP_CONTRACT((seen & waiting_bits) != waiting_bits, "no more than 4194303 wait for a semaphore that barges");
+      const bool there = has(seen, n);
+      if (change(seen, there ? seen - of(n) : seen + one_waiting)) return there ? answer::taken : answer::too_few;
+    }
+  }
+
+  // The delegate. With too few it is that still.
+  verdict compete(std::ptrdiff_t n) noexcept {
+    value seen = word_.load(std::memory_order_seq_cst);  // [front] F8
+    for (;;) {
+      const bool there = has(seen, n);
+      if (!there && (seen & closed_bit) == 0) return {answer::too_few, false};
+      const value after = there ? resigned(seen - of(n)) : seen & ~delegate;
+      if (change(seen, after)) return {there ? answer::taken : answer::closed, (after & delegate) != 0};
+    }
+  }
+  // Whether it would be worth the delegate's while.
+  bool worth(std::ptrdiff_t n) const noexcept {
+    const value seen = word_.load(std::memory_order_seq_cst);  // [front] F8
+    return has(seen, n) || (seen & closed_bit) != 0;
+  }
+  bool resign() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      const value after = resigned(seen);
+      if (change(seen, after)) return (after & delegate) != 0;
+    }
+  }
+
+  // The delegate had left before it was called.
+  std::ptrdiff_t pass_on(std::ptrdiff_t) noexcept { return resign() ? 1 : 0; }
+
+  enum class errand : std::uint8_t { none, call, send };
+  errand give(std::ptrdiff_t n) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      HYBRIDLOOP_CONTRACT(permits_of(seen) <= most - n, "a semaphore has no more than max() permits");
+      const bool call = (seen & delegate) != 0;
+      const bool send = !call && (seen & closed_bit) == 0 && (seen & waiting_bits) != 0;
+      if (call && !may_call(seen)) continue;
+      const value after = seen + of(n) + (call ? one_call : send ? delegate - one_waiting : 0);
+      if (change(seen, after)) return send ? errand::send : call ? errand::call : errand::none;
+    }
+  }
+
+  // Whoever looks at the front when it has changed the word, or is about to, is counted in the word: the
+  // delegate may not need its call, be done, and destroy it all.
+  void begin_call() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (!may_call(seen) || !change(seen, seen + one_call)) {
+    }
+  }
+  void end_call() noexcept { word_.fetch_sub(one_call, std::memory_order_release); }  // [call] C8
+  bool called() const noexcept { return (word_.load(std::memory_order_acquire) & call_bits) != 0; }  // [call] C9
+
+  std::ptrdiff_t withdraw(std::ptrdiff_t) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while ((seen & waiting_bits) != 0) {
+      if (change(seen, seen - one_waiting)) return 1;
+    }
+    return 0;
+  }
+
+  // How many are in the queue. It is a call as well.
+  std::ptrdiff_t close() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (!may_call(seen) || !change(seen, ((seen & ~waiting_bits) | closed_bit) + one_call)) {
+    }
+    return static_cast<std::ptrdiff_t>((seen & waiting_bits) / one_waiting);
+  }
+  bool closed() const noexcept { return (word_.load(std::memory_order_relaxed) & closed_bit) != 0; }  // a hint; it may change at once
+
+  std::ptrdiff_t forget(std::ptrdiff_t n) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      const std::ptrdiff_t there = permits_of(seen);
+      const std::ptrdiff_t off = there < n ? there : n;
+      if (off == 0 || change(seen, seen - of(off))) return off;
+    }
+  }
+  std::ptrdiff_t available() const noexcept { return permits_of(word_.load(std::memory_order_relaxed)); }  // a hint; it may change at once
+
+ private:
+  using value = std::uint64_t;
+  static constexpr value closed_bit = 1;
+  static constexpr value delegate = 2;
+  static constexpr value one_call = 4;
+  static constexpr value call_bits = 0x3fc;
+  static constexpr value one_waiting = 0x400;
+  static constexpr value waiting_bits = 0xfffffc00;
+
+  static constexpr value of(std::ptrdiff_t permits) noexcept { return static_cast<value>(permits) << 32; }
+  static constexpr std::ptrdiff_t permits_of(value word) noexcept { return static_cast<std::ptrdiff_t>(word >> 32); }
+  static constexpr bool has(value word, std::ptrdiff_t n) noexcept {
+    return permits_of(word) >= n && (word & closed_bit) == 0;
+  }
+  // The delegate is none any more; another is, where there is something to take.
+  static constexpr value resigned(value word) noexcept {
+    const bool next = permits_of(word) > 0 && (word & waiting_bits) != 0 && (word & closed_bit) == 0;
+    return next ? word - one_waiting : word & ~delegate;
+  }
+
+  // So many calls at once that they cannot be counted: some are over in a moment.
+  bool may_call(value& seen) noexcept {
+    if ((seen & call_bits) != call_bits) return true;
+    Traits::kernel::yield();
+    seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    return false;
+  }
+  bool change(value& seen, value after) noexcept {
+    return word_.compare_exchange_weak(seen, after, std::memory_order_seq_cst,  // [permit] A1, A2, [front] F5
+                                       std::memory_order_relaxed);  // a hint; the caller looks again
+  }
+
+  typename Traits::template atomic<value> word_;
+};
+
+// Edge [front]: a delegate that waits in front is not overlooked.
+//
+//   delegate                                whoever gives, closes, or has it leave
+//   F7  front = w                           F5  permits there, or closed, or w's fate said
+//   F8  nothing to take? not told to leave? F6  front ? tell it
+//       sleep
+//
+// All are seq_cst, so they stand in one order: either F8 sees F5, or F6 sees F7. Who takes w out of `front` by an
+// exchange or a CAS tells it; if that is the delegate itself, nobody does. Rule: that order [atomics.order].
+//
+// Edge [call]: who looks at the front is not destroyed under. C8 it has looked (release); C9 the destructor sees
+// that nobody does (acquire). Rule: every change is a read-modify-write, so C9 meets each C8 [intro.races].
+template <class Queue>
+class permits<Queue, sync::barging> : public primitive<Queue, barging_account<typename Queue::traits>> {
+  using Traits = typename Queue::traits;
+  using base = primitive<Queue, barging_account<Traits>>;
+  using account_type = barging_account<Traits>;
+  using answer = typename account_type::answer;
+
+ public:
+  using base::account;
+  static constexpr std::ptrdiff_t most = account_type::most;
+
+  struct node : base::node {
+    using base::node::node;
+    std::ptrdiff_t asked = 0;
+    typename Traits::template atomic<std::uint32_t> fate{open};
+  };
+
+  explicit permits(std::ptrdiff_t n) noexcept : base(n) {}
+  permits(const permits&) = delete;
+  permits& operator=(const permits&) = delete;
+  ~permits() {
+    while (account.called()) Traits::kernel::yield();
+  }
+
+  bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
+  std::ptrdiff_t take(std::ptrdiff_t n) noexcept { return try_take(n) ? n : 0; }
+
+  void give(std::ptrdiff_t n) noexcept {
+    switch (account.give(n)) {
+      case account_type::errand::none: return;
+      case account_type::errand::call: return call_front();
+      case account_type::errand::send: return this->send(1, wait_status::granted);
+    }
+  }
+  void close() noexcept {
+    const std::ptrdiff_t waiting = account.close();
+    this->send(waiting, wait_status::closed);
+    call_front();
+  }
+
+  bool queue_up(node& w, std::ptrdiff_t n, std::ptrdiff_t had) noexcept {
+    w.asked = n;
+    if (had == n) return settle(w, wait_status::granted);
+    switch (account.enter(n)) {
+      case answer::taken: return settle(w, wait_status::granted);
+      case answer::closed: return settle(w, wait_status::closed);
+      case answer::too_few: break;
+    }
+    w.begin(1, 0);
+    w.fate.store(open, std::memory_order_relaxed);  // ours alone until it joins
+    this->join(w);
+    return false;
+  }
+  bool enter(node& w, std::ptrdiff_t n, bool may_wait) noexcept {
+    if (may_wait) return queue_up(w, n, take(n));
+    if (enter_at_once(w, n)) return true;
+    return settle(w, account.closed() ? wait_status::closed : wait_status::timed_out);
+  }
+  bool enter_at_once(node& w, std::ptrdiff_t n) noexcept {
+    w.asked = n;
+    return try_take(n) && settle(w, wait_status::granted);
+  }
+  bool look_for(std::ptrdiff_t n) noexcept {
+    return patience::look<typename Traits::kernel>([this, n] { return try_take(n); });
+  }
+
+  bool leave(node& w, wait_status why) noexcept {
+    account.begin_call();
+    std::uint32_t fate = open;
+    const bool left = w.fate.compare_exchange_strong(fate, told_by(why), std::memory_order_seq_cst);  // [front] F5
+    node* here = &w;
+    const bool in_front = left && !base::leave(w, why) &&
+                          front_.compare_exchange_strong(here, nullptr, std::memory_order_seq_cst);  // [front] F6
+    account.end_call();
+    if (in_front) w.tell(w);
+    return left;
+  }
+
+  // The one that was told. W has again(): it is to be told once more.
+  template <class W>
+  bool redeem(W& w) noexcept {
+    const std::uint32_t fate = w.fate.load(std::memory_order_acquire);  // [front] F8
+    if (fate == over || w.status != wait_status::granted) return conclude(w, w.status);
+    for (;;) {
+      const auto got = account.compete(w.asked);
+      if (got.next) this->send(1, wait_status::granted);
+      if (got.what == answer::closed) return conclude(w, wait_status::closed);
+      if (got.what == answer::taken) {
+        if (!conclude_granted(w)) give(w.asked);
+        return true;
+      }
+      if (w.fate.load(std::memory_order_acquire) != open) {  // [front] F8
+        resign();
+        return conclude(w, wait_status::granted);
+      }
+      if (waits_in_front(w)) return false;
+    }
+  }
+
+  // It was told, and cannot take it.
+  void give_back(node& w) noexcept {
+    if (w.fate.load(std::memory_order_acquire) == over) return give(w.asked);  // [front] F8
+    resign();
+  }
+
+ private:
+  // A wait's fate: open, decided by the one who waits, or by who has it leave: 2 + the status.
+  static constexpr std::uint32_t open = 0;
+  static constexpr std::uint32_t over = 1;
+  static constexpr std::uint32_t told_by(wait_status why) noexcept { return 2 + static_cast<std::uint32_t>(why); }
+
+  static bool settle(node& w, wait_status how) noexcept {
+    w.status = how;
+    w.fate.store(over, std::memory_order_relaxed);  // ours alone: it waits nowhere
+    return true;
+  }
+  // Whoever had it leave was promised that it hears so.
+  static bool conclude(node& w, wait_status otherwise) noexcept {
+    std::uint32_t fate = open;
+    const bool ours = w.fate.compare_exchange_strong(fate, over, std::memory_order_acq_rel) || fate == over;  // [front] F8
+    w.status = ours ? otherwise : static_cast<wait_status>(fate - 2);
+    return true;
+  }
+  static bool conclude_granted(node& w) noexcept {
+    conclude(w, wait_status::granted);
+    return w.status == wait_status::granted;
+  }
+
+  void resign() noexcept {
+    if (account.resign()) this->send(1, wait_status::granted);
+  }
+
+  template <class W>
+  bool waits_in_front(W& w) noexcept {
+    w.again();
+    front_.store(&w, std::memory_order_seq_cst);  // [front] F7
+    Traits::schedule_point("in-front");
+    const bool stay = !account.worth(w.asked) && w.fate.load(std::memory_order_seq_cst) == open;  // [front] F8
+    node* here = &w;
+    return stay || !front_.compare_exchange_strong(here, nullptr, std::memory_order_seq_cst);  // [front] F6
+  }
+  // Ends the call that the account has counted.
+  void call_front() noexcept {
+    node* w = front_.load(std::memory_order_seq_cst);  // [front] F6
+    if (w != nullptr) w = front_.exchange(nullptr, std::memory_order_seq_cst);  // [front] F6
+    account.end_call();
+    if (w != nullptr) w->tell(*w);
+  }
+
+  typename Traits::template atomic<node*> front_{nullptr};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/barging.hpp
+
+// >>> sync/semaphore.hpp - permits: taken by threads, callbacks and coroutines, never lost
+HYBRIDLOOP_OPEN
+// What hold() answers: permits that are released with it. False in a condition: it has none. One thread
+// at a time; the semaphore outlives it.
+template <class Semaphore>
+class basic_permit {
+ public:
+  basic_permit() noexcept = default;
+  basic_permit(Semaphore& from, std::ptrdiff_t n) noexcept : from_(&from), count_(n) {}  // had already
+  basic_permit(basic_permit&& other) noexcept
+      : from_(std::exchange(other.from_, nullptr)), count_(std::exchange(other.count_, 0)) {}
+  basic_permit& operator=(basic_permit&& other) noexcept {
+    basic_permit moved(std::move(other));
+    std::swap(from_, moved.from_);
+    std::swap(count_, moved.count_);
+    return *this;
+  }
+  ~basic_permit() { release(); }
+
+  explicit operator bool() const noexcept { return count_ != 0; }
+  std::ptrdiff_t count() const noexcept { return count_; }
+
+  void release() noexcept {
+    if (from_ != nullptr) std::exchange(from_, nullptr)->release(std::exchange(count_, 0));
+  }
+  // The permits are not released; says how many they were.
+  std::ptrdiff_t forget() noexcept {
+    from_ = nullptr;
+    return std::exchange(count_, 0);
+  }
+  // n of its permits, or none when it has fewer.
+  basic_permit split(std::ptrdiff_t n) noexcept {
+    if (n < 0 || n > count_) return {};
+    count_ -= n;
+    return basic_permit(*from_, n);
+  }
+  // Takes over the other's. Of another semaphore: a broken contract.
+  void merge(basic_permit&& other) noexcept {
+    HYBRIDLOOP_CONTRACT(from_ == nullptr || other.from_ == nullptr || from_ == other.from_,
+                        "permits of two semaphores cannot be merged");
+    if (other.from_ != nullptr) from_ = other.from_;
+    count_ += std::exchange(other.count_, 0);
+    other.from_ = nullptr;
+  }
+
+ private:
+  Semaphore* from_ = nullptr;
+  std::ptrdiff_t count_ = 0;
+};
+
+// A counting semaphore. Any thread, everything, unless it says otherwise; the destructor while nobody
+// waits. Whoever was told last may destroy it at once, also while the release() that told it is still
+// on its way out.
+//
+// n is from 0 to max(), else it is a broken contract. A wait for several permits is served whole, in
+// its turn: those behind it wait until it has all of them.
+template <class Queue, class Fairness = sync::fifo>
+class basic_semaphore {
+  using Traits = typename Queue::traits;
+  using core = detail::permits<Queue, Fairness>;
+  using thread_waiter = detail::thread_waiter<core>;
+  using awaiter = detail::wait_awaiter<core>;
+  using nanos = detail::nanos;
+
+ public:
+  using clock = typename Traits::clock;
+  using time_point = typename clock::time_point;
+  using permit = basic_permit<basic_semaphore>;
+  using ticket = basic_wait_ticket<Traits>;
+  using options = basic_wait_options<clock>;
+
+  // More than max() or fewer than 0 permits are a broken contract.
+  explicit basic_semaphore(std::ptrdiff_t permits) noexcept : core_(checked(permits)) {}
+  basic_semaphore(const basic_semaphore&) = delete;
+  basic_semaphore& operator=(const basic_semaphore&) = delete;
+
+  static constexpr std::ptrdiff_t (max)() noexcept { return core::most; }
+
+  // Blocks. `closed` if it was, or is while this waits; else `granted`. Not on a thread that is running a
+  // loop: that is a broken contract.
+  wait_status acquire(std::ptrdiff_t n = 1) noexcept {
+    detail::must_not_run_a_loop();
+    const std::ptrdiff_t had = core_.take(checked(n));
+    return had == n ? wait_status::granted : block(n, had, detail::never);
+  }
+
+  // Never blocks, never overtakes who waits. It may fail while another thread is about to wait.
+  bool try_acquire(std::ptrdiff_t n = 1) noexcept { return core_.try_take(checked(n)); }
+
+  // False: the time ran out, or it is closed. A permit is never taken by a call that answers false.
+  template <class Rep, class Period>
+  bool try_acquire_for(std::chrono::duration<Rep, Period> span, std::ptrdiff_t n = 1) noexcept {
+    return try_until(detail::deadline_in<clock>(span), n);
+  }
+  template <class Clock, class Duration>
+  bool try_acquire_until(std::chrono::time_point<Clock, Duration> deadline, std::ptrdiff_t n = 1) noexcept {
+    return detail::wait_by_clock<clock>(deadline, [this, n](nanos end) { return try_until(end, n); });
+  }
+
+  // Calls f(wait_status) once, in a task of that loop and never before this returns, when the wait is over:
+  // granted, timed out at options.deadline, cancelled, or closed. Throws without memory for f, and then nothing
+  // has happened. A closed loop: f is destroyed, the ticket is empty. A loop that closes, or is destroyed,
+  // ends the wait: f is destroyed there without being called, and permits that it was granted go to others.
+  // run_until_idle() waits for a deadline, as for a timer, and for nothing else of this.
+  template <class F, class Build = detail::build_tag>
+  ticket async_acquire(basic_loop<Traits>& l, F&& f, options how = {}) {
+    return detail::wait_on_loop<Build>(core_, l, std::forward<F>(f), checked(how.n), how.end());
+  }
+  // `wait_status s = co_await semaphore.acquire_on(loop);` The coroutine goes on in a task of that loop, or at
+  // once where this is its thread and the permits are there; then they are the coroutine's. What is
+  // awaited is this very object, once. A loop that closes: it hears `closed`, or stays suspended. The frame may
+  // not be destroyed while it waits, but with the loop.
+  template <class Build = detail::build_tag>
+  awaiter acquire_on(basic_loop<Traits>& l, options how = {}) noexcept {
+    return awaiter(Build(), l, core_, checked(how.n), how.end());
+  }
+
+  // True, for one call of those that meet: it is not granted any more, and hears `cancelled`. False: it
+  // was told something else, is about to be, or is unknown here.
+  bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
+
+  // Never fails, and allocates nothing. More than max() permits are a broken contract.
+  void release(std::ptrdiff_t n = 1) noexcept { core_.give(checked(n)); }
+
+  // Whoever waits is told `closed`, and so is whoever comes. Permits may still be released, and forgotten.
+  void close() noexcept { core_.close(); }
+  bool closed() const noexcept { return core_.account.closed(); }
+
+  std::ptrdiff_t available() const noexcept { return core_.account.available(); }
+  // Takes up to n permits that are there for good; how many it took.
+  std::ptrdiff_t forget(std::ptrdiff_t n) noexcept { return core_.account.forget(checked(n)); }
+
+  // acquire(), and the permits are released with what this answers; none of it when closed.
+  permit hold(std::ptrdiff_t n = 1) noexcept {
+    return acquire(n) == wait_status::granted ? permit(*this, n) : permit();
+  }
+
+ private:
+  static std::ptrdiff_t checked(std::ptrdiff_t n) noexcept {
+    HYBRIDLOOP_CONTRACT(n >= 0 && n <= (max)(), "a number of permits is from 0 to max()");
+    return n;
+  }
+
+  bool try_until(nanos deadline, std::ptrdiff_t n) noexcept {
+    if (try_acquire(n)) return true;
+    if (deadline <= detail::read_clock<clock>()) return false;
+    detail::must_not_run_a_loop();
+    const std::ptrdiff_t had = core_.take(n);
+    return had == n || block(n, had, deadline) == wait_status::granted;
+  }
+
+  HYBRIDLOOP_OUT_OF_LINE wait_status block(std::ptrdiff_t n, std::ptrdiff_t had, nanos deadline) noexcept {
+    if (core_.look_for(n)) return wait_status::granted;
+    thread_waiter w;
+    return core_.queue_up(w, n, had) ? w.status : detail::wait_until_told(core_, w, deadline);
+  }
+
+  template <class, class>
+  friend class basic_channel;
+  core core_;
+};
+
+HYBRIDLOOP_CLOSE
+// <<< sync/semaphore.hpp
+
+// >>> sync/condvar.hpp - waiting for what a lock protects
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Queue>
+class notices : public primitive<Queue, notice_account<typename Queue::traits>> {
+ public:
+  using typename primitive<Queue, notice_account<typename Queue::traits>>::node;
+
+  bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
+    w.begin(1, 0);
+    if (!may_wait) {
+      w.status = wait_status::timed_out;
+      return true;
+    }
+    this->account.enter();
+    this->join(w);
+    return false;
+  }
+  static bool enter_at_once(node&, std::ptrdiff_t) noexcept { return false; }
+};
+
+}  // namespace detail
+
+// A condition variable for any lock that has lock() and unlock(). Any thread, everything; the destructor
+// while nobody waits. Whoever was told last may destroy it at once.
+//
+// A wait is entered before the lock is given back, so whoever changes what the lock protects and then
+// notifies, with the lock or without it, is heard. Blocking forms not on a thread that is running a loop: that
+// is a broken contract. What a predicate throws leaves the call, with the lock held.
+template <class Queue>
+class basic_condvar {
+  using Traits = typename Queue::traits;
+  using core = detail::notices<Queue>;
+  using thread_waiter = detail::thread_waiter<core>;
+  using awaiter = detail::wait_awaiter<core>;
+  using nanos = detail::nanos;
+
+ public:
+  using clock = typename Traits::clock;
+  using time_point = typename clock::time_point;
+  using ticket = basic_wait_ticket<Traits>;
+  using options = basic_wait_options<clock>;
+
+  basic_condvar() noexcept = default;
+  basic_condvar(const basic_condvar&) = delete;
+  basic_condvar& operator=(const basic_condvar&) = delete;
+
+  // Returns when it is notified, and at times for no reason.
+  template <class Lock>
+  void wait(Lock& lock) {
+    static_cast<void>(block(lock, detail::never));
+  }
+  template <class Lock, class Predicate>
+  void wait(Lock& lock, Predicate holds) {
+    while (!holds()) wait(lock);
+  }
+
+  // `timeout` is answered only by who was not notified.
+  template <class Lock, class Rep, class Period>
+  std::cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> span) {
+    return block(lock, detail::deadline_in<clock>(span)) ? std::cv_status::no_timeout : std::cv_status::timeout;
+  }
+  template <class Lock, class Clock, class Duration>
+  std::cv_status wait_until(Lock& lock, std::chrono::time_point<Clock, Duration> deadline) {
+    bool notified = false;
+    // Not again, if that clock says that it is too early: the caller looks first at what it waits for.
+    detail::wait_by_clock<clock>(deadline, [&](nanos end) {
+      notified = block(lock, end);
+      return true;
+    });
+    const bool over = !notified && detail::to_nanos(Clock::now()) >= detail::to_nanos(deadline);
+    return over ? std::cv_status::timeout : std::cv_status::no_timeout;
+  }
+  // What the predicate says in the end.
+  template <class Lock, class Rep, class Period, class Predicate>
+  bool wait_for(Lock& lock, std::chrono::duration<Rep, Period> span, Predicate holds) {
+    return wait_while(lock, detail::deadline_in<clock>(span), holds);
+  }
+  template <class Lock, class Clock, class Duration, class Predicate>
+  bool wait_until(Lock& lock, std::chrono::time_point<Clock, Duration> deadline, Predicate holds) {
+    return detail::wait_by_clock<clock>(deadline, [&](nanos end) { return wait_while(lock, end, holds); });
+  }
+
+  // Calls f(wait_status) once, in a task of that loop, when it was notified, timed out at options.deadline or
+  // was cancelled. Entered before this returns: who notifies after that is heard. Otherwise as
+  // basic_semaphore::async_acquire(); a notification to a loop that has closed goes to another waiter.
+  template <class F, class Build = detail::build_tag>
+  ticket async_wait(basic_loop<Traits>& l, F&& f, options how = {}) {
+    return detail::wait_on_loop<Build>(core_, l, std::forward<F>(f), 1, how.end());
+  }
+  // As basic_semaphore::acquire_on(); the wait is entered by co_await.
+  template <class Build = detail::build_tag>
+  awaiter wait_on(basic_loop<Traits>& l, options how = {}) noexcept {
+    return awaiter(Build(), l, core_, 1, how.end());
+  }
+  // As basic_semaphore::cancel().
+  bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
+
+  // The one that has waited longest; those who wait now, and nobody who comes later.
+  void notify_one() noexcept { core_.send(core_.account.notify(1), wait_status::granted); }
+  void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
+
+ private:
+  // False: the deadline came first.
+  template <class Lock>
+  bool block(Lock& lock, nanos deadline) {
+    detail::must_not_run_a_loop();
+    thread_waiter w;
+    core_.enter(w, 1, true);
+    const detail::given_back<Lock> open(lock);
+    return detail::wait_until_told(core_, w, deadline) == wait_status::granted;
+  }
+
+  template <class Lock, class Predicate>
+  bool wait_while(Lock& lock, nanos deadline, Predicate& holds) {
+    while (!holds()) {
+      if (!block(lock, deadline)) return holds();
+    }
+    return true;
+  }
+
+  core core_;
+};
+
+HYBRIDLOOP_CLOSE
+// <<< sync/condvar.hpp
+
+// >>> sync/mutex.hpp - a lock for threads, callbacks and coroutines alike
+HYBRIDLOOP_OPEN
+
+// Not recursive. Any thread, everything: it belongs to whoever was told that it is locked, not to a thread, so it may
+// be unlocked elsewhere. Works with std::lock_guard, std::unique_lock and basic_condvar.
+template <class Queue, class Fairness = sync::fifo>
+class basic_mutex {
+  using semaphore_type = basic_semaphore<Queue, Fairness>;
+  using loop_type = basic_loop<typename Queue::traits>;
+
+ public:
+  using clock = typename semaphore_type::clock;
+  using ticket = typename semaphore_type::ticket;
+  using options = typename semaphore_type::options;
+
+  basic_mutex() noexcept : turn_(1) {}
+
+  // Blocks; not on a thread that is running a loop: that is a broken contract.
+  void lock() noexcept { static_cast<void>(turn_.acquire()); }
+  bool try_lock() noexcept { return turn_.try_acquire(); }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> span) noexcept {
+    return turn_.try_acquire_for(span);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(std::chrono::time_point<Clock, Duration> deadline) noexcept {
+    return turn_.try_acquire_until(deadline);
+  }
+  // What nobody has locked: a broken contract.
+  void unlock() noexcept {
+    HYBRIDLOOP_CONTRACT(turn_.available() == 0, "a mutex is unlocked that is not locked");
+    turn_.release();
+  }
+
+  // As basic_semaphore::async_acquire(), acquire_on() and cancel(). Told `granted`, it is locked, until somebody
+  // calls unlock().
+  template <class F, class Build = detail::build_tag>
+  ticket async_lock(loop_type& l, F&& f, options how = {}) {
+    how.n = 1;
+    return turn_.template async_acquire<F, Build>(l, std::forward<F>(f), how);
+  }
+  template <class Build = detail::build_tag>
+  auto lock_on(loop_type& l, options how = {}) noexcept {
+    how.n = 1;
+    return turn_.template acquire_on<Build>(l, how);
+  }
+  bool cancel(const ticket& wait) noexcept { return turn_.cancel(wait); }
+
+ private:
+  semaphore_type turn_;
+};
+
+HYBRIDLOOP_CLOSE
+// <<< sync/mutex.hpp
+
+// >>> sync/gate.hpp - waiting until something is so: what event and latch have in common
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// The account has enter(): true if it is open, else one more is owed; and enter_if_open().
+template <class Queue, class Account>
+class gate_core : public primitive<Queue, Account> {
+ public:
+  using typename primitive<Queue, Account>::node;
+  using primitive<Queue, Account>::primitive;
+
+  bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
+    if (!may_wait) {
+      if (!enter_at_once(w, 1)) w.status = wait_status::timed_out;
+      return true;
+    }
+    const bool open = this->account.enter();
+    w.begin(1, open ? 1 : 0);
+    if (!open) this->join(w);
+    return open;
+  }
+  bool enter_at_once(node& w, std::ptrdiff_t) noexcept {
+    const bool open = this->account.enter_if_open();
+    w.begin(1, open ? 1 : 0);
+    return open;
+  }
+};
+
+}  // namespace detail
+
+// Any thread, everything; the destructor while nobody waits. Whoever was told last may destroy it at once. Blocking
+// forms not on a thread that is running a loop: that is a broken contract.
+template <class Queue, class Account>
+class basic_gate {
+ protected:
+  using Traits = typename Queue::traits;
+  using core = detail::gate_core<Queue, Account>;
+  using nanos = detail::nanos;
+
+ public:
+  using clock = typename Traits::clock;
+  using time_point = typename clock::time_point;
+  using ticket = basic_wait_ticket<Traits>;
+  using options = basic_wait_options<clock>;
+
+  basic_gate(const basic_gate&) = delete;
+  basic_gate& operator=(const basic_gate&) = delete;
+
+  bool try_wait() noexcept { return core_.account.enter_if_open(); }
+
+  void wait() noexcept { static_cast<void>(wait_until_nanos(detail::never)); }
+  // False: the time ran out.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> span) noexcept {
+    return wait_until_nanos(detail::deadline_in<clock>(span));
+  }
+  template <class Clock, class Duration>
+  bool wait_until(std::chrono::time_point<Clock, Duration> deadline) noexcept {
+    return detail::wait_by_clock<clock>(deadline, [this](nanos end) { return wait_until_nanos(end); });
+  }
+
+  // As basic_semaphore::async_acquire(), acquire_on() and cancel().
+  template <class F, class Build = detail::build_tag>
+  ticket async_wait(basic_loop<Traits>& l, F&& f, options how = {}) {
+    return detail::wait_on_loop<Build>(core_, l, std::forward<F>(f), 1, how.end());
+  }
+  template <class Build = detail::build_tag>
+  detail::wait_awaiter<core> wait_on(basic_loop<Traits>& l, options how = {}) noexcept {
+    return detail::wait_awaiter<core>(Build(), l, core_, 1, how.end());
+  }
+  bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
+
+ protected:
+  template <class... Args>
+  explicit basic_gate(Args... args) noexcept : core_(args...) {}
+  ~basic_gate() = default;
+
+  core core_;
+
+ private:
+  bool wait_until_nanos(nanos deadline) noexcept {
+    if (core_.account.enter_if_open()) return true;
+    if (deadline != detail::never && deadline <= detail::read_clock<clock>()) return false;
+    detail::must_not_run_a_loop();
+    detail::thread_waiter<core> w;
+    const bool open = core_.enter(w, 1, true);
+    return open || detail::wait_until_told(core_, w, deadline) == wait_status::granted;
+  }
+};
+
+HYBRIDLOOP_CLOSE
+// <<< sync/gate.hpp
+
+// >>> sync/event.hpp - something has happened: heard by all who wait, or by one
+HYBRIDLOOP_OPEN
+namespace sync {
+
+struct manual_reset {};  // set() opens it for all, until reset()
+struct auto_reset {};    // set() lets one through; several without anybody there are one
+
+}  // namespace sync
+
+namespace detail {
+
+// Set, and nobody waits; or how many wait, times two.
+//
+// Edge [event]: V8 set() (release); V9 who is let through at once (acquire). Rule: every change is a
+// read-modify-write, so V9 meets each V8 before it in the release sequence [intro.races]. Who had to wait
+// takes the queue's edge.
+template <class Traits, class Reset>
+class event_account {
+  static constexpr bool one_by_one = std::is_same_v<Reset, sync::auto_reset>;
+
+ public:
+  static constexpr bool collects = false;
+
+  explicit event_account(bool set) noexcept : word_(set ? is_set : 0) {}
+
+  bool enter() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      const bool open = seen == is_set;
+      const value after = !open ? seen + one_waiting : one_by_one ? 0 : is_set;
+      if (change(seen, after)) return open;
+    }
+  }
+  bool enter_if_open() noexcept {
+    if constexpr (!one_by_one) return word_.load(std::memory_order_acquire) == is_set;  // [event] V9
+    value seen = is_set;
+    return word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
+  }
+  bool open() const noexcept { return word_.load(std::memory_order_acquire) == is_set; }  // [event] V9
+
+  // How many are let through that wait.
+  std::ptrdiff_t set() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      const bool waited_for = seen >= one_waiting;
+      if (change(seen, waited_for && one_by_one ? seen - one_waiting : is_set)) {
+        return !waited_for ? 0 : one_by_one ? 1 : static_cast<std::ptrdiff_t>(seen / one_waiting);
+      }
+    }
+  }
+  void reset() noexcept {
+    value seen = is_set;
+    word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
+  }
+
+  std::ptrdiff_t withdraw(std::ptrdiff_t) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (seen >= one_waiting) {
+      if (change(seen, seen - one_waiting)) return 1;
+    }
+    return 0;
+  }
+  // Who was let through is not there: of those that are let through one by one another is.
+  std::ptrdiff_t give(std::ptrdiff_t) noexcept { return one_by_one ? set() : 0; }
+  std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return give(n); }
+
+ private:
+  using value = std::size_t;
+  static constexpr value is_set = 1;
+  static constexpr value one_waiting = 2;
+
+  bool change(value& seen, value after) noexcept {
+    return word_.compare_exchange_weak(seen, after, std::memory_order_acq_rel,  // [event] V8, V9
+                                       std::memory_order_relaxed);  // a hint; the caller looks again
+  }
+
+  typename Traits::template atomic<value> word_;
+};
+
+}  // namespace detail
+
+template <class Queue, class Reset>
+class basic_event : public basic_gate<Queue, detail::event_account<typename Queue::traits, Reset>> {
+  using base = basic_gate<Queue, detail::event_account<typename Queue::traits, Reset>>;
+
+ public:
+  explicit basic_event(bool set = false) noexcept : base(set) {}
+
+  // Also from a callback that it called. Allocates nothing.
+  void set() noexcept { this->core_.send(this->core_.account.set(), wait_status::granted); }
+  // Who waited at a set() is let through all the same.
+  void reset() noexcept { this->core_.account.reset(); }
+  bool is_set() const noexcept { return this->core_.account.open(); }
+};
+
+HYBRIDLOOP_CLOSE
+// <<< sync/event.hpp
+
+// >>> sync/latch.hpp - waiting until so many things are done
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// What is to be done above, how many wait for it below.
+//
+// Edge [latch]: X8 something is done (release); X9 who finds all done goes on (acquire). Rule: every change
+// is a read-modify-write, so X9 meets each X8 [intro.races]. Who had to wait takes the queue's edge from the last X8,
+// which is an acquire as well.
+template <class Traits>
+class latch_account {
+ public:
+  static constexpr bool collects = false;
+  static constexpr std::ptrdiff_t most = 0x7fffffff;
+
+  explicit latch_account(std::ptrdiff_t count) noexcept : word_(static_cast<value>(count) * one_left) {}
+
+  bool enter_if_open() const noexcept { return word_.load(std::memory_order_acquire) < one_left; }  // [latch] X9
+  bool enter() noexcept {
+    value seen = word_.load(std::memory_order_acquire);  // [latch] X9
+    while (seen >= one_left) {
+      if (word_.compare_exchange_weak(seen, seen + 1, std::memory_order_acq_rel,  // [latch] X8, X9
+                                      std::memory_order_acquire)) {  // [latch] X9
+        return false;
+      }
+    }
+    return true;
+  }
+
+  // How many are let through.
+  std::ptrdiff_t count_down(std::ptrdiff_t n) noexcept {
+    const value step = static_cast<value>(n) * one_left;
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      HYBRIDLOOP_CONTRACT(seen / one_left >= static_cast<value>(n), "a latch is counted down to 0 and not below");
+      const value after = seen - step;
+      const bool opens = after < one_left;
+      if (word_.compare_exchange_weak(seen, opens ? 0 : after, std::memory_order_acq_rel,  // [latch] X8, X9
+                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return opens ? static_cast<std::ptrdiff_t>(after) : 0;
+      }
+    }
+  }
+
+  std::ptrdiff_t withdraw(std::ptrdiff_t) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (seen % one_left != 0) {
+      if (word_.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel,  // [latch] X8, X9
+                                      std::memory_order_relaxed)) {  // a hint; the loop repeats
+        return 1;
+      }
+    }
+    return 0;
+  }
+  static std::ptrdiff_t give(std::ptrdiff_t) noexcept { return 0; }
+  static std::ptrdiff_t pass_on(std::ptrdiff_t) noexcept { return 0; }
+
+ private:
+  using value = std::uint64_t;
+  static constexpr value one_left = value{1} << 32;
+
+  typename Traits::template atomic<value> word_;
+};
+
+}  // namespace detail
+
+template <class Queue>
+class basic_latch : public basic_gate<Queue, detail::latch_account<typename Queue::traits>> {
+  using account_type = detail::latch_account<typename Queue::traits>;
+  using base = basic_gate<Queue, account_type>;
+
+ public:
+  // From 0 to max(), else it is a broken contract.
+  explicit basic_latch(std::ptrdiff_t count) noexcept : base(checked(count)) {}
+
+  static constexpr std::ptrdiff_t (max)() noexcept { return account_type::most; }
+
+  // Below 0 is a broken contract.
+  void count_down(std::ptrdiff_t n = 1) noexcept {
+    this->core_.send(this->core_.account.count_down(checked(n)), wait_status::granted);
+  }
+  void arrive_and_wait(std::ptrdiff_t n = 1) noexcept {
+    count_down(n);
+    this->wait();
+  }
+
+ private:
+  static std::ptrdiff_t checked(std::ptrdiff_t n) noexcept {
+    HYBRIDLOOP_CONTRACT(n >= 0 && n <= (max)(), "a latch counts from 0 to max()");
+    return n;
+  }
+};
+
+HYBRIDLOOP_CLOSE
+// <<< sync/latch.hpp
+
+// >>> sync/channel.hpp - values from any thread to any thread, a bounded number on their way
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A circle of values behind a lock of a few lines. Who counts how many there are is the channel.
+template <class Traits, class T>
+class value_circle {
+ public:
+  explicit value_circle(std::size_t capacity) noexcept
+      : capacity_(capacity), slots_(static_cast<T*>(heap_take(capacity * sizeof(T), alignof(T)))) {}
+  value_circle(const value_circle&) = delete;
+  value_circle& operator=(const value_circle&) = delete;
+  ~value_circle() {
+    if (slots_ == nullptr) return;
+    for (; count_ != 0; --count_) take_first().~T();
+    heap_give(slots_, alignof(T));
+  }
+  bool had() const noexcept { return slots_ != nullptr; }
+
+  // False: closed. There is room.
+  bool push(T& value) noexcept {
+    const hold locked(lock_);
+    if (closed_) return false;
+    ::new (static_cast<void*>(slots_ + (first_ + count_++) % capacity_)) T(std::move(value));
+    return true;
+  }
+  std::optional<T> pop() noexcept {
+    const hold locked(lock_);
+    if (count_ == 0) return std::nullopt;
+    --count_;
+    T& from = take_first();
+    std::optional<T> value(std::move(from));
+    from.~T();
+    return value;
+  }
+  void close() noexcept {
+    const hold locked(lock_);
+    closed_ = true;
+  }
+
+ private:
+  class hold {
+   public:
+    explicit hold(small_lock<Traits>& lock) noexcept : lock_(lock) { lock.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { lock_.unlock(); }
+
+   private:
+    small_lock<Traits>& lock_;
+  };
+
+  T& take_first() noexcept {
+    T& value = slots_[first_];
+    first_ = (first_ + 1) % capacity_;
+    return value;
+  }
+
+  small_lock<Traits> lock_;
+  const std::size_t capacity_;
+  T* const slots_;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace detail
+
+// At most `capacity` values that were sent and not received. Any thread, everything; the destructor while
+// nobody waits. Values come out in the order in which their senders had room. T moves without
+// throwing. Blocking forms not on a thread that is running a loop: that is a broken contract.
+//
+// close(): who sends is told `closed`; who receives gets what is left, and then nothing.
+template <class T, class Queue>
+class basic_channel {
+  using Traits = typename Queue::traits;
+  using semaphore_type = basic_semaphore<Queue, sync::fifo>;
+  using loop_type = basic_loop<Traits>;
+  static_assert(std::is_nothrow_move_constructible_v<T>, "a channel's value moves without throwing");
+
+ public:
+  using clock = typename semaphore_type::clock;
+  using ticket = typename semaphore_type::ticket;
+  using options = typename semaphore_type::options;
+
+  // At least 1, else it is a broken contract. Throws std::system_error without memory.
+  template <class Build = detail::build_tag>
+  explicit basic_channel(std::size_t capacity)
+      : values_(capacity), room_(static_cast<std::ptrdiff_t>(capacity)), filled_(0) {
+    HYBRIDLOOP_CONTRACT(capacity != 0, "a channel has room for one value at least");
+    if (!values_.had()) detail::refuse<Build>(std::make_error_code(std::errc::not_enough_memory), "hybridloop: channel");
+  }
+
+  // `granted`, or `closed`, and then the value is still the caller's.
+  wait_status send(T&& value) noexcept {
+    const wait_status had = room_.acquire();
+    return had == wait_status::granted ? put(value) : had;
+  }
+  // False: full, or closed; the value is still the caller's.
+  bool try_send(T&& value) noexcept { return room_.try_acquire() && put(value) == wait_status::granted; }
+  template <class Rep, class Period>
+  bool try_send_for(std::chrono::duration<Rep, Period> span, T&& value) noexcept {
+    return room_.try_acquire_for(span) && put(value) == wait_status::granted;
+  }
+
+  // Nothing: closed, and all was received.
+  std::optional<T> receive() noexcept { return take(filled_.acquire()); }
+  std::optional<T> try_receive() noexcept { return take(filled_.try_acquire() ? wait_status::granted : now_status()); }
+  template <class Rep, class Period>
+  std::optional<T> try_receive_for(std::chrono::duration<Rep, Period> span) noexcept {
+    return take(filled_.try_acquire_for(span) ? wait_status::granted : now_status());
+  }
+
+  // Calls f(wait_status) in a task of that loop; the value is gone if it was granted, and destroyed if not. Tickets,
+  // options and ends as with basic_semaphore::async_acquire().
+  template <class F, class Build = detail::build_tag>
+  ticket async_send(loop_type& l, T value, F&& f, options how = {}) {
+    auto sent = [this, kept = std::move(value), g = std::forward<F>(f)](wait_status had) mutable {
+      g(had == wait_status::granted ? put(kept) : had);
+    };
+    how.n = 1;
+    return room_.template async_acquire<decltype(sent), Build>(l, std::move(sent), how);
+  }
+  // Calls f(wait_status, std::optional<T>): granted, with a value, or what became of the wait, without.
+  template <class F, class Build = detail::build_tag>
+  ticket async_receive(loop_type& l, F&& f, options how = {}) {
+    auto received = [this, g = std::forward<F>(f)](wait_status had) mutable {
+      std::optional<T> value = take(had);
+      g(value ? wait_status::granted : had == wait_status::granted ? wait_status::closed : had, std::move(value));
+    };
+    how.n = 1;
+    return filled_.template async_acquire<decltype(received), Build>(l, std::move(received), how);
+  }
+  bool cancel(const ticket& wait) noexcept { return room_.cancel(wait) || filled_.cancel(wait); }
+
+  // `wait_status s = co_await channel.send_on(loop, value);` Otherwise as basic_semaphore::acquire_on().
+  template <class Build = detail::build_tag>
+  auto send_on(loop_type& l, T& value, options how = {}) noexcept {
+    how.n = 1;
+    return sending<decltype(room_.template acquire_on<Build>(l, how))>(*this, value, l, how);
+  }
+  // `std::optional<T> v = co_await channel.receive_on(loop);`
+  template <class Build = detail::build_tag>
+  auto receive_on(loop_type& l, options how = {}) noexcept {
+    how.n = 1;
+    return receiving<decltype(filled_.template acquire_on<Build>(l, how))>(*this, l, how);
+  }
+
+  void close() noexcept {
+    values_.close();
+    room_.close();
+    filled_.close();
+  }
+  bool closed() const noexcept { return filled_.closed(); }
+
+ private:
+  template <class Awaiter>
+  struct sending : Awaiter {
+    sending(basic_channel& c, T& v, loop_type& l, const options& how) noexcept
+        : Awaiter(detail::build_tag(), l, c.room_.core_, 1, how.end()), channel(c), value(v) {}
+    wait_status await_resume() noexcept {
+      const wait_status had = Awaiter::await_resume();
+      return had == wait_status::granted ? channel.put(value) : had;
+    }
+    basic_channel& channel;
+    T& value;
+  };
+  template <class Awaiter>
+  struct receiving : Awaiter {
+    receiving(basic_channel& c, loop_type& l, const options& how) noexcept
+        : Awaiter(detail::build_tag(), l, c.filled_.core_, 1, how.end()), channel(c) {}
+    std::optional<T> await_resume() noexcept { return channel.take(Awaiter::await_resume()); }
+    basic_channel& channel;
+  };
+
+  wait_status now_status() const noexcept { return closed() ? wait_status::closed : wait_status::timed_out; }
+
+  wait_status put(T& value) noexcept {
+    if (!values_.push(value)) return wait_status::closed;
+    filled_.release();
+    return wait_status::granted;
+  }
+  // Once closed, what is left is for whoever comes.
+  std::optional<T> take(wait_status had) noexcept {
+    if (had != wait_status::granted && had != wait_status::closed) return std::nullopt;
+    std::optional<T> value = values_.pop();
+    if (value) room_.release();
+    return value;
+  }
+
+  detail::value_circle<Traits, T> values_;
+  semaphore_type room_;    // for so many values
+  semaphore_type filled_;  // so many are there
+};
+
+HYBRIDLOOP_CLOSE
+// <<< sync/channel.hpp
+
+// >>> sync/select.hpp - the phases by name, and the one that is meant where none is named
+HYBRIDLOOP_OPEN
+namespace sync {
+
+using queue0 = basic_queue0<default_traits>;
+using queue1 = basic_queue1<default_traits>;
+using queue2 = basic_queue2<default_traits>;
+using queue3 = basic_queue3<default_traits>;
+using queue_locked = basic_queue_locked<default_traits>;
+
+using default_queue = HYBRIDLOOP_DEFAULT_QUEUE;
+
+}  // namespace sync
+
+// Files that choose different phases name different types, so what passes one of these between them does not
+// link.
+using semaphore = basic_semaphore<sync::default_queue>;
+using condvar = basic_condvar<sync::default_queue>;
+using mutex = basic_mutex<sync::default_queue>;
+using event = basic_event<sync::default_queue, sync::manual_reset>;
+using auto_event = basic_event<sync::default_queue, sync::auto_reset>;
+using latch = basic_latch<sync::default_queue>;
+template <class T>
+using channel = basic_channel<T, sync::default_queue>;
+using wait_ticket = basic_wait_ticket<default_traits>;
+using wait_options = basic_wait_options<default_traits::clock>;
+
+HYBRIDLOOP_CLOSE
+// <<< sync/select.hpp
 
 // >>> base/undef.hpp - takes back every macro that is ours and leaves those that a user set
 #undef HYBRIDLOOP_OS
@@ -9113,6 +12981,15 @@ HYBRIDLOOP_CLOSE
 #ifdef HYBRIDLOOP_DEFAULTED_STATS
 #undef HYBRIDLOOP_DEFAULTED_STATS
 #undef HYBRIDLOOP_STATS
+#endif
+#undef HYBRIDLOOP_KNOWN_PHASE_0
+#undef HYBRIDLOOP_KNOWN_PHASE_1
+#undef HYBRIDLOOP_KNOWN_PHASE_2
+#undef HYBRIDLOOP_KNOWN_PHASE_3
+#undef HYBRIDLOOP_DEFAULT_QUEUE
+#ifdef HYBRIDLOOP_DEFAULTED_SYNC_PHASE
+#undef HYBRIDLOOP_DEFAULTED_SYNC_PHASE
+#undef HYBRIDLOOP_SYNC_PHASE
 #endif
 #ifdef HYBRIDLOOP_DEFAULTED_MALLOC
 #undef HYBRIDLOOP_DEFAULTED_MALLOC

@@ -11,6 +11,10 @@
 #include "support/bench.hpp"
 #include "support/libraries.hpp"
 
+#if defined(HAVE_ABSL)
+#include <absl/base/config.h>
+#endif
+
 #if !defined(BENCH_FLAGS)
 #define BENCH_FLAGS "flags unknown"
 #endif
@@ -73,6 +77,24 @@ std::string libev() {
 std::string libev() { return "no libev"; }
 #endif
 
+#if defined(HAVE_LIGHTWEIGHTSEMAPHORE)
+std::string lightweight() { return "LightweightSemaphore"; }
+#else
+std::string lightweight() { return "no LightweightSemaphore"; }
+#endif
+#if defined(HAVE_NSYNC)
+std::string nsync_here() { return "nsync"; }
+#else
+std::string nsync_here() { return "no nsync"; }
+#endif
+#if defined(HAVE_ABSL) && !defined(ABSL_LTS_RELEASE_VERSION)
+std::string abseil() { return "Abseil"; }
+#elif defined(HAVE_ABSL)
+std::string abseil() { return "Abseil " + std::to_string(ABSL_LTS_RELEASE_VERSION); }
+#else
+std::string abseil() { return "no Abseil"; }
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -95,7 +117,8 @@ int main(int argc, char** argv) {
                      hybridloop::loop::poller_name()},
       {"repetitions", std::to_string(how.reps) + " repetitions"},
       {"scale", "scale " + bench::number(bench::scale, "")},
-      {"rivals", libuv() + ", " + asio_here() + ", " + libevent() + ", " + libev()},
+      {"rivals", libuv() + ", " + asio_here() + ", " + libevent() + ", " + libev() + ", " +
+                     lightweight() + ", " + nsync_here() + ", " + abseil()},
       {"syscalls", std::string("syscalls counted by ") + bench::syscalls_counted_by()},
   };
   const char* between = "";

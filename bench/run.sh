@@ -1,12 +1,12 @@
 #!/bin/sh
 # Runs the benches one after the other, as one report.
 #
-#   sh bench/run.sh FOLDER [--csv | --json] [--reps N] [--only TEXT] [--scale SHARE]
+#   sh bench/run.sh FOLDER [--csv | --json] [--reps N] [--only TEXT] [--scale SHARE] [--full]
 #
 # FOLDER holds the programs. --json is one document, {"head": {...}, "rows": [...]}, with a row a line.
 set -eu
 programs=$1; shift
-order='pingpong wakes policies timers descriptors bursts cost'
+order='pingpong wakes policies timers descriptors bursts permits queues condvars cost'
 
 all() {
   for program in $order; do

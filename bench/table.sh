@@ -17,13 +17,20 @@ awk "$(cat bench/rows.awk)"'
     line[family, ++rows[family]] = $0
   }
   END {
-    split("libuv,Asio,libevent,libev,condvar + deque", rival, ",")
+    all_rivals[""] = "libuv;Asio;libevent;libev;condvar + deque"
+    all_rivals["permits"] = "std::counting_semaphore;sem_t;LightweightSemaphore;std::mutex + condvar;std::mutex + deque, first come;nsync;Abseil"
+    all_rivals["queues"] = "hybridloop phase 0"
+    all_rivals["condvars"] = "std::condition_variable;nsync;Abseil"
     for (f = 1; f <= families; f++) {
       family = order[f]
       if (of[family] != program) {
         program = of[family]
-        print "\n| " program " | median | of libuv | of Asio | of libevent | of libev | of condvar + deque | of another |"
-        print "|---|--:|--:|--:|--:|--:|--:|---|"
+        rivals = split(all_rivals[program in all_rivals ? program : ""], rival, ";")
+        printf "\n| %s | median |", program
+        for (r = 1; r <= rivals; r++) printf " of %s |", rival[r]
+        printf " of another |\n|---|--:|"
+        for (r = 1; r <= rivals; r++) printf "--:|"
+        print "---|"
       }
       for (i = 1; i <= rows[family]; i++) {
         $0 = line[family, i]; row = text("row"); median = number("median")
@@ -37,7 +44,7 @@ awk "$(cat bench/rows.awk)"'
         }
         sub(/^hybridloop,? ?/, "", row)
         printf "| %s%s | %s %s |", family, row == "" ? "" : ": *" row "*", median == "null" ? "-" : shown(median), unit[family]
-        for (r = 1; r <= 5; r++) printf " %s |", rival[r] in share_of ? share(share_of[rival[r]]) : ""
+        for (r = 1; r <= rivals; r++) printf " %s |", rival[r] in share_of ? share(share_of[rival[r]]) : ""
         print " " against " |"
       }
     }

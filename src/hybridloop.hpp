@@ -59,6 +59,7 @@
 //   HYBRIDLOOP_CACHE_LINE       64            bytes between words of different threads
 //   HYBRIDLOOP_SPIN_NS          20000         longest look before a sleep; 0 = never
 //   HYBRIDLOOP_RESCUE_MS        0             a safety period on sleeps; 0 = off
+//   HYBRIDLOOP_SYNC_PHASE       1             queue behind semaphore and condvar: 0 to 3
 //   HYBRIDLOOP_STATS            1             0 leaves out what stats() costs
 //   HYBRIDLOOP_MALLOC, _FREE    std::malloc   the heap behind the arena
 //   HYBRIDLOOP_CONTRACT         aborts        (condition, sentence)
@@ -68,8 +69,10 @@
 // Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
 //
 // The interface: `>>> loop/loop.hpp` and `>>> loop/handle.hpp`; options, reports and counters in
-// `>>> loop/options.hpp`, producers in `>>> loop/producer.hpp`, interest and ready in `>>> poller/contract.hpp`, overflow and post_result
-// in `>>> ingress/room.hpp`, repeat in `>>> timer/record.hpp`.
+// `>>> loop/options.hpp`, producers in `>>> loop/producer.hpp`, interest and ready in
+// `>>> poller/contract.hpp`, overflow and post_result in `>>> ingress/room.hpp`, repeat in `>>> timer/record.hpp`.
+// Waiting: `>>> sync/semaphore.hpp`, `>>> sync/condvar.hpp`, and mutex, event, latch, channel beside them; their names
+// in `>>> sync/select.hpp`, wait_status in `>>> sync/waiter.hpp`.
 //
 // This file is joined from the parts in src/; edit those and `make join`, or edit this one and
 // `make split`. Each part stands between `// >>> path` and `// <<< path`, and says what lives there
@@ -149,6 +152,7 @@
 #include "loop/lookout.hpp"
 #include "loop/companion.hpp"
 #include "loop/lending.hpp"
+#include "loop/visitors.hpp"
 #include "loop/core.hpp"
 #include "loop/ownership.hpp"
 #include "loop/fork.hpp"
@@ -164,5 +168,32 @@
 #include "loop/commands.hpp"
 #include "loop/loop_events.hpp"
 #include "loop/loop_embed.hpp"
+
+#include "sync/waiter.hpp"
+#include "sync/account.hpp"
+#include "sync/queue0.hpp"
+#include "sync/small_lock.hpp"
+#include "sync/waiter_list.hpp"
+#include "sync/queue1.hpp"
+#include "sync/epoch.hpp"
+#include "sync/segment.hpp"
+#include "sync/queue2.hpp"
+#include "sync/queue3.hpp"
+#include "sync/queue_locked.hpp"
+#include "sync/primitive.hpp"
+#include "sync/thread_waiter.hpp"
+#include "sync/loop_waiter.hpp"
+#include "sync/callback.hpp"
+#include "sync/awaiter.hpp"
+#include "sync/permits.hpp"
+#include "sync/barging.hpp"
+#include "sync/semaphore.hpp"
+#include "sync/condvar.hpp"
+#include "sync/mutex.hpp"
+#include "sync/gate.hpp"
+#include "sync/event.hpp"
+#include "sync/latch.hpp"
+#include "sync/channel.hpp"
+#include "sync/select.hpp"
 
 #include "base/undef.hpp"

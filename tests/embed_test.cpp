@@ -19,6 +19,7 @@
 #include "support/race.hpp"
 #include "support/running.hpp"
 #include "support/support.hpp"
+#include "support/virtual_clock.hpp"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -257,7 +258,7 @@ TEST_CASE("hooks are called in pairs, before and after each sleep") {
 }
 
 TEST_CASE("every call that may sleep calls the hooks") {
-  loop l(sleepy());
+  virtual_loop l;
   std::size_t prepared = 0;
   std::size_t checked = 0;
   l.on_prepare([&] { ++prepared; });
@@ -270,7 +271,7 @@ TEST_CASE("every call that may sleep calls the hooks") {
 
   l.run_for(30ms);
   CHECK(called());
-  l.run_until(clock_type::now() + 30ms);
+  l.run_until(virtual_clock::now() + 30ms);
   CHECK(called());
   l.after(30ms, [] {});
   l.run_until_idle();

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "support/proc.hpp"
 #include "support/running.hpp"
 #include "support/scarcity.hpp"
 #include "support/support.hpp"
@@ -52,7 +53,8 @@ TEST_CASE("what is counted here is every allocation") {
   std::string text;
   void* memory = nullptr;
 
-  CHECK(allocations_in([&text] { text.assign(1000, 'x'); }) == 1);
+  const std::size_t by_new = allocations_in([&text] { text.assign(1000, 'x'); });
+  CHECK((by_new == 1 || in_valgrind()));  // which has an operator new of its own
   CHECK(allocations_in([&memory] { memory = hybridloop::detail::heap_take(64, 64); }) == 1);
   hybridloop::detail::heap_give(memory, 64);
 }

@@ -538,10 +538,10 @@ TEST_CASE("a thousand posts to a parked loop ring once") {
 namespace {
 // Calls to the kernel while a running loop is given work of every kind.
 int calls_of_posters(const place& where, const hybridloop::loop_options& options) {
-  loop_in<seamed_loop> l(where, options);
-  const running<seamed_loop> runner(*l);
   gate busy;
   gate over;
+  loop_in<seamed_loop> l(where, options);
+  const running<seamed_loop> runner(*l);
   must_post(*l, [&] {
     busy.open();
     over.pass();

@@ -216,6 +216,7 @@ void agree_with_the_model(const Memory& memory) {
           break;
         case 8:
           pair.move_clock(saturating_add(pair.now(), random.once_in(20) ? random.any() : span() / 16));
+          if (random.once_in(10)) pair.move_clock((std::max)(nanos{0}, pair.now() - span()));
           break;
         default:
           if (random.once_in(4) && pair.earliest() != never) {

@@ -8,6 +8,13 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#if defined(__GLIBC_PREREQ)
+#if __GLIBC_PREREQ(2, 33)
+#define BENCH_HAS_MALLINFO2
+#include <malloc.h>
+#endif
+#endif
+
 namespace bench {
 
 // A cell for each thread, so that counting costs a store and shares no line: the contenders that
@@ -85,3 +92,17 @@ namespace bench {
 inline constexpr bool allocations_counted = false;
 }
 #endif
+
+// What the program has from the heap now. Costs microseconds.
+namespace bench {
+#if defined(BENCH_HAS_MALLINFO2)
+inline constexpr bool heap_known = true;
+inline std::size_t heap_bytes() noexcept {
+  const auto all = ::mallinfo2();
+  return all.uordblks + all.hblkhd;
+}
+#else
+inline constexpr bool heap_known = false;
+inline std::size_t heap_bytes() noexcept { return 0; }
+#endif
+}  // namespace bench

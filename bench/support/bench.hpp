@@ -14,6 +14,7 @@
 #include "options.hpp"
 #include "statistics.hpp"
 #include "syscalls.hpp"
+#include "watchdog.hpp"
 
 namespace bench {
 
@@ -28,6 +29,7 @@ struct row {
   kind role;
   std::string name;
   std::function<sample()> repeat;  // one repetition
+  bool may_hang = false;
   std::vector<sample> samples{};
   double syscalls = none;
 
@@ -57,7 +59,19 @@ class family {
   void add(kind role, std::string name, F&& repeat) {
     rows_.push_back({role, std::move(name), std::forward<F>(repeat)});
   }
-  void skip(std::string name) { absent_.push_back(std::move(name)); }
+  // Of one that may never end: each repetition is run in a child, and the row is left out if one does not.
+  template <class F>
+  void add_watched(kind role, std::string name, F&& repeat) {
+    rows_.push_back({role, std::move(name), std::forward<F>(repeat), true});
+  }
+  void skip(std::string name) { absent_.push_back(std::move(name) + " is not here: skipped"); }
+
+  // A second table, of what the same repetitions found aside.
+  family& aside(const char* what, const char* unit) {
+    aside_ = what;
+    aside_unit_ = unit;
+    return *this;
+  }
 
   // Nothing here is an operation whose system calls could be counted.
   family& uncounted() {
@@ -70,6 +84,9 @@ class family {
  private:
   void select(const options& how);
   void repeat(const options& how);
+  void drop_those_that_hung();
+  void print(const options& how) const;
+  family what_was_found_aside() const;
   void print_text() const;
   void print_csv(const options& how) const;
   void print_json(const options& how) const;
@@ -77,6 +94,8 @@ class family {
   std::string title_;
   const char* unit_;
   bool counted_ = true;
+  const char* aside_ = nullptr;
+  const char* aside_unit_ = nullptr;
   std::vector<row> rows_;
   std::vector<std::string> absent_;
 };
@@ -85,10 +104,38 @@ inline void family::run(const options& how) {
   select(how);
   if (rows_.empty()) return;
   repeat(how);
+  drop_those_that_hung();
+  if (rows_.empty()) return;
+  print(how);
+  if (aside_ != nullptr) what_was_found_aside().print(how);
+}
+
+inline void family::print(const options& how) const {
   if (how.as == format::text) print_text();
   if (how.as == format::csv) print_csv(how);
   if (how.as == format::json) print_json(how);
   std::fflush(stdout);
+}
+
+inline family family::what_was_found_aside() const {
+  family other(title_ + aside_, aside_unit_);
+  for (const row& r : rows_) {
+    other.rows_.push_back({r.role, r.name, r.repeat});
+    for (const sample& s : r.samples) other.rows_.back().samples.emplace_back(s.aside);
+  }
+  return other;
+}
+
+inline void family::drop_those_that_hung() {
+  std::vector<row> ended;
+  for (row& r : rows_) {
+    if (r.samples.empty()) {
+      absent_.push_back(r.name + " did not end: left out");
+    } else {
+      ended.push_back(std::move(r));
+    }
+  }
+  rows_ = std::move(ended);
 }
 
 // A row that is asked for by its own name brings the first one along, to be compared with.
@@ -116,14 +163,26 @@ inline void family::repeat(const options& how) {
   if (counted_) {
     for (row& r : rows_) {
       progress(r, "count", 0);
-      r.syscalls = count_syscalls(r.repeat);
+      if (!r.may_hang) r.syscalls = count_syscalls(r.repeat);
     }
   }
+  std::vector<bool> hung(rows_.size());
   for (int i = 0; i <= how.reps; ++i) {
-    for (row& r : rows_) {
+    for (std::size_t n = 0; n != rows_.size(); ++n) {
+      row& r = rows_[n];
+      if (hung[n]) continue;
       progress(r, "round", i);
-      const sample s = r.repeat();
-      if (i > 0) r.samples.push_back(s);
+      sample s;
+      if (r.may_hang) {
+        hung[n] = !in_watched_child(r.repeat, s);
+      } else {
+        s = r.repeat();
+      }
+      if (hung[n]) {
+        r.samples.clear();
+      } else if (i > 0) {
+        r.samples.push_back(s);
+      }
     }
   }
   if (watched) std::fprintf(stderr, "\r%104s\r", "");
@@ -139,7 +198,10 @@ inline void cell(int width, double value, int digits) {
     std::printf(" %*.*f", width, digits, value);
   }
 }
-inline void figure_cell(double value) { cell(10, value, std::fabs(value) < 1000 ? 1 : 0); }
+inline void figure_cell(double value) {
+  const double size = std::fabs(value);
+  cell(10, value, size < 1 ? 3 : size < 1000 ? 1 : 0);
+}
 
 inline void family::print_text() const {
   const bool spread = !std::isnan(rows_.front().samples.front().p99);
@@ -167,8 +229,7 @@ inline void family::print_text() const {
     cell(9, r.syscalls, 3);
     std::printf("\n");
   }
-  for (const std::string& name : absent_)
-    std::printf("  ... %s is not here: skipped\n", name.c_str());
+  for (const std::string& why : absent_) std::printf("  ... %s\n", why.c_str());
 }
 
 // ---- For machines ----

@@ -32,6 +32,7 @@ struct sample {
   double cpu_ns = none;  // these three per operation, of all threads of the process
   double switches = none;
   double allocations = none;
+  double aside = none;  // a second figure, where a family shows one
 
   sample() = default;
   explicit sample(double only_figure) : figure(only_figure) {}
@@ -71,16 +72,16 @@ struct meters {
   }
 };
 
-// Runs f(), which does `operations` of them, and answers nanoseconds per operation.
+// Runs f(), which answers how many operations it did, and answers nanoseconds per operation.
 template <class F>
-sample timed(std::size_t operations, F&& f) {
-  const double n = static_cast<double>(operations);
+sample timed_by(F&& f) {
   const meters before;
   tell(mark::begin, 0);
-  std::forward<F>(f)();
+  const std::size_t operations = std::forward<F>(f)();
   const auto end = steady::now();
   tell(mark::end, operations);
   const meters after;
+  const double n = static_cast<double>(operations);
   sample s;
   s.figure = std::chrono::duration<double, std::nano>(end - before.time).count() / n;
   s.cpu_ns = (after.cpu_ns - before.cpu_ns) / n;
@@ -88,6 +89,15 @@ sample timed(std::size_t operations, F&& f) {
   if (allocations_counted)
     s.allocations = static_cast<double>(after.allocated - before.allocated) / n;
   return s;
+}
+
+// Runs f(), which does `operations` of them.
+template <class F>
+sample timed(std::size_t operations, F&& f) {
+  return timed_by([&] {
+    std::forward<F>(f)();
+    return operations;
+  });
 }
 
 inline double median_of(std::vector<double> values) {

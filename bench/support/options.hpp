@@ -15,6 +15,7 @@ enum class format { text, csv, json };
 struct options {
   format as = format::text;
   int reps = 7;
+  bool full = false;    // every combination, where a table stands for many
   std::string program;  // its name, without folders
   std::string only;     // text of a family's title or of a row's name
 
@@ -43,6 +44,8 @@ inline options::options(int argc, char** argv) {
       as = format::csv;
     } else if (word == "--json") {
       as = format::json;
+    } else if (word == "--full") {
+      full = true;
     } else if (word == "--reps") {
       reps = std::atoi(next(i));
     } else if (word == "--only") {
@@ -50,7 +53,8 @@ inline options::options(int argc, char** argv) {
     } else if (word == "--scale") {
       scale = std::atof(next(i));
     } else {
-      std::fprintf(stderr, "usage: [--csv | --json] [--reps N] [--only TEXT] [--scale SHARE]\n");
+      std::fprintf(stderr,
+                   "usage: [--csv | --json] [--reps N] [--only TEXT] [--scale SHARE] [--full]\n");
       std::exit(2);
     }
   }

@@ -23,6 +23,9 @@ constexpr nanos saturating_add(nanos a, nanos b) noexcept {
   return a + b;
 }
 
+// None where the clock was set back.
+constexpr nanos time_between(nanos begin, nanos end) noexcept { return end > begin ? end - begin : 0; }
+
 // Rounded up, so that nothing is ever early; what does not fit is `never` or long ago.
 template <class Rep, class Period>
 constexpr nanos to_nanos(std::chrono::duration<Rep, Period> d) noexcept {

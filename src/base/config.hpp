@@ -164,6 +164,24 @@
 #error "HYBRIDLOOP_STATS: 0 or 1"
 #endif
 
+// HYBRIDLOOP_SYNC_PHASE          0 | 1 | 2 | 3                 default 1
+//
+//   The queue behind semaphore, condvar and their kin, where none is named. All four behave the same and are always
+//   there, as sync::queue0 to sync::queue3: a mutex; a small lock, and none for a single waiter; lock-free;
+//   in the waiters' own frames, without memory. README says when each one loses.
+#ifndef HYBRIDLOOP_SYNC_PHASE
+#define HYBRIDLOOP_SYNC_PHASE 1
+#define HYBRIDLOOP_DEFAULTED_SYNC_PHASE
+#endif
+#define HYBRIDLOOP_KNOWN_PHASE_0 1
+#define HYBRIDLOOP_KNOWN_PHASE_1 1
+#define HYBRIDLOOP_KNOWN_PHASE_2 1
+#define HYBRIDLOOP_KNOWN_PHASE_3 1
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PHASE_, HYBRIDLOOP_SYNC_PHASE)
+#error "HYBRIDLOOP_SYNC_PHASE: 0, 1, 2 or 3"
+#endif
+#define HYBRIDLOOP_DEFAULT_QUEUE HYBRIDLOOP_PASTE(queue, HYBRIDLOOP_SYNC_PHASE)
+
 // HYBRIDLOOP_MALLOC, HYBRIDLOOP_FREE     functions             default std::malloc, std::free
 //
 //   What is not pre-allocated: closures larger than a block or that found none, the tables of

@@ -19,6 +19,7 @@
 #include "loop/lookout.hpp"
 #include "loop/meter.hpp"
 #include "loop/options.hpp"
+#include "loop/visitors.hpp"
 #include "loop/wakeup.hpp"
 #include "task/fifo.hpp"
 #include "timer/timers.hpp"
@@ -155,13 +156,21 @@ class core : public entrance<Traits> {
     this->publish_lane_counts();
   }
 
+  // Lanes that come and go, and who had no room in the queues.
+  void let_in() noexcept {
+    in.adopt();
+    in.reap();
+    visitors_.let_late_in();
+  }
+
   // Not behind a slot that is claimed and not yet published: its poster will ring.
   bool can_run() noexcept {
-    return in.can_run() || !deferred.empty() || !microtasks.empty() || watches_.always_ready();
+    return in.can_run() || !deferred.empty() || !microtasks.empty() || watches_.always_ready() ||
+           visitors_.has_late();
   }
   // A slot that is claimed and not yet published counts.
   bool nothing_queued() noexcept {
-    return in.empty() && deferred.empty() && microtasks.empty();
+    return in.empty() && deferred.empty() && microtasks.empty() && !visitors_.has_late();
   }
   std::size_t queued() noexcept { return in.pending() + deferred.size() + microtasks.size(); }
 
@@ -184,12 +193,14 @@ class core : public entrance<Traits> {
   bool nothing_left() noexcept {
     return holds.load(std::memory_order_acquire) == 0 &&  // [hold] Y2
            in.idle() && deferred.empty() && microtasks.empty() && timers_.referenced() <= 0 &&
-           watches_.referenced() <= 0;
+           watches_.referenced() <= 0 && !visitors_.has_late();
   }
 
+  // Once closed: what it would have told nobody hears any more.
   void end_timers_and_watches() noexcept {
     timers_.end_all(false);
     watches_.end_all(poller, false);
+    visitors_.tell_all(visitor<Traits>::call::loop_ends);
   }
 
   // The destructor of the loop: nothing runs, everything is destroyed.
@@ -202,7 +213,14 @@ class core : public entrance<Traits> {
     wake.bury();
     while (door.ringers.load(std::memory_order_seq_cst) != 0) Traits::kernel::yield();  // [bell] B5
     wake.settle_lanes(in.has_lanes());
+    visitors_.tell_all(visitor<Traits>::call::loop_ends);
     destroy_all_work();
+    // Whoever is being told by another thread: that finds the loop closed, and lets go.
+    while (!visitors_.empty()) {
+      visitors_.let_late_in();
+      visitors_.tell_all(visitor<Traits>::call::collect);
+      Traits::kernel::yield();
+    }
     poller.close();
   }
 
@@ -257,6 +275,8 @@ class core : public entrance<Traits> {
   watches<Traits> watches_;
   poller_type poller;
   companion<Traits> companion_;
+  slab<Traits, wait_record<Traits>> waits_;
+  visitors<Traits> visitors_;
 
   // Edge [hold]: Y1 a keep_alive guard goes (release); Y2 run_until_idle sees none left (acquire). Rule:
   // as in [core].

@@ -13,6 +13,7 @@ namespace detail {
 template <class Traits>
 class core_ref {
  public:
+  core_ref() noexcept = default;
   explicit core_ref(core<Traits>& c) noexcept : core_(&c) { c.hold(); }
   core_ref(const core_ref& other) noexcept : core_(other.core_) {
     if (core_ != nullptr) core_->hold();
@@ -27,10 +28,12 @@ class core_ref {
   }
 
   core<Traits>* operator->() const noexcept { return core_; }
+  core<Traits>& operator*() const noexcept { return *core_; }
+  friend bool operator==(const core_ref& a, const core_ref& b) noexcept { return a.core_ == b.core_; }
   explicit operator bool() const noexcept { return core_ != nullptr; }
 
  private:
-  core<Traits>* core_;
+  core<Traits>* core_ = nullptr;
 };
 
 }  // namespace detail

@@ -33,7 +33,7 @@ class lookout {
     }
     const nanos begin = c.cached_now();
     const bool hit = look_until(c, begin, end);
-    looked_ = c.cached_now() - begin;
+    looked_ = time_between(begin, c.cached_now());
     c.spun_ns.add(static_cast<std::uint64_t>(looked_));
     span_ = hit ? most : span_ / 2;
     misses_ = hit ? 1 : misses_ + 1;

@@ -15,6 +15,19 @@
 
 HYBRIDLOOP_OPEN
 
+template <class Traits>
+class basic_loop;
+
+namespace detail {
+
+// For what is told on a loop.
+template <class Traits>
+struct loop_access {
+  static core<Traits>& core_of(basic_loop<Traits>& l) noexcept { return *l.core_; }
+};
+
+}  // namespace detail
+
 // An event loop. `Build` is never given by a user; see detail::build.
 //
 // "Any thread" means any thread at any time while the loop lives. "The loop thread" is whoever is
@@ -266,6 +279,7 @@ class basic_loop {
   static const char* poller_name() noexcept { return Traits::poller::name; }
 
  private:
+  friend struct detail::loop_access<Traits>;
   using core = detail::core<Traits>;
   using nanos = detail::nanos;
 

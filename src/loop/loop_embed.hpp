@@ -81,8 +81,7 @@ std::optional<typename basic_loop<Traits>::duration> basic_loop<Traits>::next_ti
   if (core_->can_run()) return duration::zero();
   const nanos next = core_->timers_.next_wake();
   if (next == detail::never) return std::nullopt;
-  const nanos now = core::read_now();
-  const nanos left = next > now ? next - now : 0;
+  const nanos left = detail::time_between(core::read_now(), next);
   return std::chrono::ceil<duration>(std::chrono::nanoseconds(left));
 }
 

@@ -46,7 +46,7 @@ class meter {
     slice_ = budget / 8;
   }
   void start_slice(nanos now) noexcept {
-    last_ = now;
+    move_to(now);
     paused_ = false;
     slice_end_ = saturating_add(now, slice_);
   }
@@ -54,7 +54,7 @@ class meter {
   // A task has run.
   void tick(nanos now, estimate& task) noexcept {
     task.learn(now - last_);
-    last_ = now;
+    move_to(now);
     paused_ = now >= slice_end_ || expects_to_overrun(now, task);
   }
 
@@ -70,6 +70,15 @@ class meter {
   bool paused() const noexcept { return paused_; }
 
  private:
+  // A clock that is set back takes the frame's end along, or the frame would last until it has come again.
+  void move_to(nanos now) noexcept {
+    if (now < last_) {
+      end_ -= last_ - now;
+      slice_end_ -= last_ - now;
+    }
+    last_ = now;
+  }
+
   bool on_ = false;
   bool paused_ = false;
   nanos last_ = 0;

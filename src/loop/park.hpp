@@ -41,7 +41,7 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
   const nanos rescue = rescue_ns != 0 ? saturating_add(begin, rescue_ns) : never;
   const nanos limit = rescue < end ? rescue : end;
   if (asleep == status::in_poller) {
-    const nanos span = limit == never ? never : limit > begin ? limit - begin : 0;
+    const nanos span = limit == never ? never : time_between(begin, limit);
     if (!events.wait(span)) nap(c, limit);
   } else {
     Traits::parker::wait(c.wake.sleeping_word(), asleep, limit);
@@ -49,9 +49,10 @@ void sleep(core<Traits>& c, event_batch<Traits>& events, std::uint32_t asleep, n
   const bool by_itself = asleep == status::offered ? c.wake.reclaim() : c.wake.wake_self();
   c.refresh_now();
   const nanos now = c.cached_now();
-  c.ready_at_once = came_at_once(now - begin, events.left());
-  if (!by_itself) c.outlook.woken_after(c, now - begin);
-  c.parked_ns.add(static_cast<std::uint64_t>(now - begin));
+  const nanos slept = time_between(begin, now);
+  c.ready_at_once = came_at_once(slept, events.left());
+  if (!by_itself) c.outlook.woken_after(c, slept);
+  c.parked_ns.add(static_cast<std::uint64_t>(slept));
   if (by_itself && now >= rescue && rescue < end && c.in.can_run()) c.rescued.add(1);
 }
 

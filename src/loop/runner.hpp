@@ -149,7 +149,7 @@ class runner {
   // Closed: what was accepted has run, and what that deferred. A slot that is claimed and not yet
   // published counts as accepted; its producer is between two lines of code.
   bool drained() noexcept {
-    if (!core_.deferred.empty() || !core_.microtasks.empty()) return false;
+    if (!core_.deferred.empty() || !core_.microtasks.empty() || core_.visitors_.has_late()) return false;
     if (core_.in.empty()) return true;
     if (!core_.in.can_run()) core_.wait_for_claims(claim_yields_);
     return false;
@@ -158,8 +158,7 @@ class runner {
   void begin_turn() {
     core_.turns.add(1);
     core_.forget_now();
-    core_.in.adopt();
-    core_.in.reap();
+    core_.let_in();
     steps_at_turn_ = steps_;
     asked_poller_ = false;
     microtasks_left_ = microtasks_per_turn;

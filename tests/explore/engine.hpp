@@ -170,6 +170,7 @@ class engine {
   void say(const char* format, ...) __attribute__((format(printf, 2, 3)));
   void describe(const void* at, char* out, std::size_t room) const;
   [[noreturn]] void deadlock();
+  bool on_own_stack(const void* at);
   void make_stack(fiber& f, void (*entry)(), unsigned self);
   static void enter(unsigned self);
   static void enter_scene();

@@ -77,8 +77,9 @@ void engine::store(void* at, unsigned size, std::uint64_t value, std::memory_ord
   bool point = false;
   location& l = arrive("store", at, true, s, point);
   stamp& now = me().knows;
-  const bool strong = o == std::memory_order_seq_cst;
-  const bool buffered = point && !strong;
+  // A frame is used again by what the model does not see, so what was stored there must not come later.
+  const bool strong = o == std::memory_order_seq_cst || (releases(o) && on_own_stack(at));
+  const bool buffered = point && !strong && !on_own_stack(at);
   tell("= %#llx%s", static_cast<unsigned long long>(value), buffered ? ", on its way" : "");
   if (strong) drain(me(), me().stores.size());
   if (buffered) {
@@ -90,6 +91,12 @@ void engine::store(void* at, unsigned size, std::uint64_t value, std::memory_ord
     l.released = releases(o) ? now : stamp{};
   }
   if (releases(o)) ++now.at[running_];
+}
+
+bool engine::on_own_stack(const void* at) {
+  const auto* const byte = static_cast<const unsigned char*>(at);
+  const unsigned char* const stack = me().stack.get();
+  return byte >= stack && byte < stack + stack_size;
 }
 
 std::uint64_t engine::modify(void* at, unsigned size, change how, std::uint64_t operand, std::memory_order o,

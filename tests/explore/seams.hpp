@@ -225,6 +225,30 @@ struct kernel : hybridloop::default_traits::kernel {
   static unsigned usable_cpus() noexcept { return 2; }
   static bool is_descriptor(int fd) noexcept { return files::is_open(fd); }
 
+  class mutex {
+   public:
+    void lock() noexcept {
+      while (word_.exchange(1, std::memory_order_acquire) != 0) parker::wait(word_, 1, forever);
+    }
+    void unlock() noexcept {
+      word_.exchange(0, std::memory_order_release);
+      parker::wake_one(word_);
+    }
+
+   private:
+    atomic<std::uint32_t> word_{0};
+  };
+  class hold {
+   public:
+    explicit hold(mutex& m) noexcept : mutex_(m) { m.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { mutex_.unlock(); }
+
+   private:
+    mutex& mutex_;
+  };
+
   // Another thread of the scene.
   class thread {
    public:

@@ -1,0 +1,105 @@
+// sync/event.hpp - something has happened: heard by all who wait, or by one
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "sync/gate.hpp"
+
+HYBRIDLOOP_OPEN
+namespace sync {
+
+struct manual_reset {};  // set() opens it for all, until reset()
+struct auto_reset {};    // set() lets one through; several without anybody there are one
+
+}  // namespace sync
+
+namespace detail {
+
+// Set, and nobody waits; or how many wait, times two.
+//
+// Edge [event]: V8 set() (release); V9 who is let through at once (acquire). Rule: every change is a
+// read-modify-write, so V9 meets each V8 before it in the release sequence [intro.races]. Who had to wait
+// takes the queue's edge.
+template <class Traits, class Reset>
+class event_account {
+  static constexpr bool one_by_one = std::is_same_v<Reset, sync::auto_reset>;
+
+ public:
+  static constexpr bool collects = false;
+
+  explicit event_account(bool set) noexcept : word_(set ? is_set : 0) {}
+
+  bool enter() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      const bool open = seen == is_set;
+      const value after = !open ? seen + one_waiting : one_by_one ? 0 : is_set;
+      if (change(seen, after)) return open;
+    }
+  }
+  bool enter_if_open() noexcept {
+    if constexpr (!one_by_one) return word_.load(std::memory_order_acquire) == is_set;  // [event] V9
+    value seen = is_set;
+    return word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
+  }
+  bool open() const noexcept { return word_.load(std::memory_order_acquire) == is_set; }  // [event] V9
+
+  // How many are let through that wait.
+  std::ptrdiff_t set() noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    for (;;) {
+      const bool waited_for = seen >= one_waiting;
+      if (change(seen, waited_for && one_by_one ? seen - one_waiting : is_set)) {
+        return !waited_for ? 0 : one_by_one ? 1 : static_cast<std::ptrdiff_t>(seen / one_waiting);
+      }
+    }
+  }
+  void reset() noexcept {
+    value seen = is_set;
+    word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
+  }
+
+  std::ptrdiff_t withdraw(std::ptrdiff_t) noexcept {
+    value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    while (seen >= one_waiting) {
+      if (change(seen, seen - one_waiting)) return 1;
+    }
+    return 0;
+  }
+  // Who was let through is not there: of those that are let through one by one another is.
+  std::ptrdiff_t give(std::ptrdiff_t) noexcept { return one_by_one ? set() : 0; }
+  std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return give(n); }
+
+ private:
+  using value = std::size_t;
+  static constexpr value is_set = 1;
+  static constexpr value one_waiting = 2;
+
+  bool change(value& seen, value after) noexcept {
+    return word_.compare_exchange_weak(seen, after, std::memory_order_acq_rel,  // [event] V8, V9
+                                       std::memory_order_relaxed);  // a hint; the caller looks again
+  }
+
+  typename Traits::template atomic<value> word_;
+};
+
+}  // namespace detail
+
+template <class Queue, class Reset>
+class basic_event : public basic_gate<Queue, detail::event_account<typename Queue::traits, Reset>> {
+  using base = basic_gate<Queue, detail::event_account<typename Queue::traits, Reset>>;
+
+ public:
+  explicit basic_event(bool set = false) noexcept : base(set) {}
+
+  // Also from a callback that it called. Allocates nothing.
+  void set() noexcept { this->core_.send(this->core_.account.set(), wait_status::granted); }
+  // Who waited at a set() is let through all the same.
+  void reset() noexcept { this->core_.account.reset(); }
+  bool is_set() const noexcept { return this->core_.account.open(); }
+};
+
+HYBRIDLOOP_CLOSE

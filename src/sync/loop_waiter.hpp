@@ -1,0 +1,196 @@
+// sync/loop_waiter.hpp - one who is told on a loop: what callbacks and coroutines have in common
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "loop/loop.hpp"
+#include "sync/waiter.hpp"
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Registered with its loop, then entered into what it waits for, then armed; whoever comes in between, be
+// it a grant, its deadline or the end of the loop, leaves a mark, and arming finds it. From being told on
+// it is its loop's: a task delivers it. A closed loop takes no task: then it gives back what it
+// was granted, and waits for the loop's end to collect it.
+//
+// Edge [arm]: E1 who arms it has written all of it (release), E2 whoever finds it armed may touch it (acquire);
+// and the other way round: what a mark says was written before it. Rule: every change of the marks is a
+// read-modify-write, one release sequence [intro.races]; of two, one comes first and the other finds it.
+template <class Core>
+class loop_waiter : public Core::node, public visitor<typename Core::traits> {
+ public:
+  using traits = typename Core::traits;
+
+ private:
+  using visitor_type = visitor<traits>;
+  using call = typename visitor_type::call;
+  using loop_core = core<traits>;
+
+ public:
+  // How it ends, on the loop thread or, unheard, wherever the loop ends: its last touch.
+  using conclude_type = void (*)(loop_waiter&, bool heard);
+
+  template <class Build>
+  loop_waiter(Build, loop_core& home, Core& of, conclude_type conclude) noexcept
+      : Core::node(&tell_on_loop<Build>), visitor_type(&hear<Build>), home_(&home), of_(&of), conclude_(conclude) {}
+
+  loop_core& home() const noexcept { return *home_; }
+  Core& of() const noexcept { return *of_; }
+
+  // The thread that makes it. False: the loop is closed, and nothing has happened. Throws what arming a
+  // timer does, and then too. Calls entered() as soon as neither can be; the waiter is gone afterwards.
+  template <class Build, class Entered>
+  bool wait(basic_loop<traits>& l, std::ptrdiff_t n, nanos deadline, const Entered& entered) {
+    const bool in_time = deadline == never || deadline > loop_core::read_now();
+    if (in_time && deadline != never) {
+      const auto late = [this] { mark(due); };
+      timer_ = l.template at<decltype(late)&, Build>(from_nanos<typename traits::clock>(deadline), late);
+      if (!timer_) return false;
+    } else if (home_->in.closed()) {
+      return false;
+    }
+    traits::schedule_point("coming");
+    home_->runs_here() ? home_->visitors_.add(*this) : home_->visitors_.send_in(*this);
+    entered();
+    traits::schedule_point("registered");
+    if (of_->enter(*this, n, in_time)) {
+      marks_.fetch_or(told, std::memory_order_relaxed);  // ours alone: it waits nowhere
+    }
+    // The loop's end may have come by before this was known there. [visit]
+    if (home_->in.closed()) marks_.fetch_or(ending, std::memory_order_relaxed);  // ours alone: arm() heeds it
+    traits::schedule_point("arming");
+    arm<Build>();
+    return true;
+  }
+
+  // It was told in vain, and is going to be told again. What was put off because it was told comes now. The
+  // loop thread.
+  void again() noexcept {
+    const std::uint32_t before = marks_.fetch_and(~std::uint32_t{told}, std::memory_order_acq_rel);  // [arm] E1, E2
+    if ((before & cut_short) != 0) leave_for(before);
+  }
+
+ private:
+  enum : std::uint32_t { armed = 1, told = 2, due = 4, ending = 8, cut_short = due | ending, stranded = 16 };
+
+  // Posted when it is to be delivered. Destroyed unrun, the loop has ended.
+  struct delivery {
+    explicit delivery(loop_waiter& w) noexcept : whose(&w) {}
+    delivery(delivery&& other) noexcept : whose(std::exchange(other.whose, nullptr)) {}
+    delivery& operator=(delivery&&) = delete;
+    ~delivery() {
+      if (whose != nullptr) whose->pass_by();
+    }
+    void operator()() { std::exchange(whose, nullptr)->arrive(); }
+    loop_waiter* whose;
+  };
+
+  template <class Build>
+  static void tell_on_loop(waiter<traits>& w) noexcept {
+    auto& me = static_cast<loop_waiter&>(static_cast<typename Core::node&>(w));
+    const std::uint32_t before = me.marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2
+    if ((before & armed) != 0) me.template deliver<Build>();
+  }
+
+  // From the CAS on it may be delivered at any time, and be gone. So what came before that is dealt with before.
+  template <class Build>
+  void arm() noexcept {
+    std::uint32_t seen = marks_.load(std::memory_order_acquire);  // [arm] E2
+    bool leaves = false;
+    for (;;) {
+      if ((seen & told) == 0 && (seen & cut_short) != 0 && !leaves) {
+        leaves = true;
+        leave_for(seen);
+        seen = marks_.load(std::memory_order_acquire);  // [arm] E2
+      } else if (marks_.compare_exchange_weak(seen, seen | armed, std::memory_order_acq_rel,  // [arm] E1, E2
+                                              std::memory_order_acquire)) {  // [arm] E2
+        break;
+      }
+    }
+    if ((seen & told) != 0) deliver<Build>();
+  }
+
+  // Needs no memory but what the loop has: whoever finds no room there is let in a turn later, and so is who
+  // comes after that.
+  template <class Build>
+  void deliver() noexcept {
+    loop_core& c = *home_;
+    auto& bell = c.door;
+    if (!c.visitors_.has_late() || c.in.closed()) {
+      delivery mine(*this);
+      const post_result sent = c.template post<Build>(std::move(mine), overflow::fail);
+      if (sent == post_result::accepted) return;
+      mine.whose = nullptr;
+      if (sent == post_result::closed) return strand();
+    }
+    c.visitors_.be_late(*this);
+    bell.tell(status::wanted);
+  }
+
+  // The loop thread.
+  void mark(std::uint32_t reason) noexcept {
+    const std::uint32_t before = marks_.fetch_or(reason, std::memory_order_acq_rel);  // [arm] E1, E2
+    if ((before & (armed | told)) == armed) leave_for(reason);
+  }
+  void leave_for(std::uint32_t reasons) noexcept {
+    of_->leave(*this, (reasons & ending) != 0 ? wait_status::closed : wait_status::timed_out);
+  }
+
+  // What one gives back may be granted to the next that no loop takes, and so on: one after the other, and
+  // not one inside the other, because they may be many.
+  void strand() noexcept {
+    static thread_local visitor_type* last = nullptr;
+    this->next_late = nullptr;
+    const bool inside = last != nullptr;
+    if (inside) last->next_late = this;
+    last = this;
+    if (inside) return;
+    for (loop_waiter* w = this; w != nullptr;) {
+      w->give_back();
+      auto* const after = static_cast<loop_waiter*>(w->next_late);
+      if (after == nullptr) last = nullptr;
+      w->marks_.fetch_or(stranded, std::memory_order_release);  // [arm] E1
+      w = after;
+    }
+  }
+  void give_back() noexcept {
+    if (this->status == wait_status::granted) of_->give_back(*this);
+  }
+
+  // The loop thread.
+  void arrive() {
+    if (!of_->redeem(*this)) return;
+    go(true);
+  }
+  // Who destroys the loop, or heeds its close.
+  void pass_by() noexcept {
+    give_back();
+    go(false);
+  }
+  void go(bool heard) {
+    if (timer_) home_->timers_.cancel(timer_);
+    home_->visitors_.remove(*this);
+    conclude_(*this, heard);
+  }
+
+  template <class Build>
+  static void hear(visitor_type& v, call what) noexcept {
+    auto& me = static_cast<loop_waiter&>(v);
+    if (what == call::come_in) return me.template deliver<Build>();
+    if (what == call::loop_ends) me.mark(ending);
+    if ((me.marks_.load(std::memory_order_acquire) & stranded) != 0) me.go(false);  // [arm] E2
+  }
+
+  loop_core* const home_;
+  Core* const of_;
+  const conclude_type conclude_;
+  timer_id timer_;
+  typename traits::template atomic<std::uint32_t> marks_{0};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
