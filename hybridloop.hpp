@@ -79,7 +79,7 @@
 // on its first line:
 //   base/    os config contract error clock bits pause handle
 //   task/    unique_task memory plain_array fifo index_stack slab arena
-//   wait/    kernel parker bell fence
+//   wait/    kernel parker notice bell fence
 //   poller/  contract epoll poll none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag strays wheel timers
@@ -1832,6 +1832,96 @@ using system_parker = futex_parker<Kernel>;
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< wait/parker.hpp
+
+// >>> wait/notice.hpp - a thread sleeps in its own frame until it is told, once
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Who is told may leave the frame at once, so who tells must wake it by a word that is elsewhere, and
+// never gone: by one of these, which the address of the frame's own word chooses (F. Pizlo, Locking in
+// WebKit, 2016: the parking lot). Frames may share one; then a wake ends the sleep of both, for one of
+// them for no reason.
+//
+// Edge [nudge]: Z1 behind the telling, count += 1 (release), and a wake. Z2 who is going to sleep reads
+// the count (acquire), then looks whether it was told, then sleeps while the count is the same. Rule: a
+// Z2 that reads Z1 or a later one synchronises with it, the counts being one release sequence
+// [intro.races], and the look sees the telling. One that does not finds another count when it sleeps, or
+// is woken.
+template <class Traits>
+class nudges {
+ public:
+  explicit nudges(const void* frame) noexcept : count_(all[place_of(frame)]) {}
+
+  std::uint32_t seen() const noexcept { return count_.load(std::memory_order_acquire); }  // [nudge] Z2
+  void sleep(std::uint32_t seen, nanos deadline) const noexcept { Traits::parker::wait(count_, seen, deadline); }
+  void nudge() const noexcept {
+    count_.fetch_add(1, std::memory_order_release);  // [nudge] Z1
+    Traits::parker::wake_all(count_);
+  }
+
+ private:
+  using word = typename Traits::template atomic<std::uint32_t>;
+  static constexpr unsigned bits = 10;
+
+  // Stacks of threads lie at like distances: a product spreads them (D. Knuth, TAOCP 3, 6.4).
+  static std::size_t place_of(const void* frame) noexcept {
+    const std::uint64_t product = reinterpret_cast<std::uintptr_t>(frame) * std::uint64_t{0x9e3779b97f4a7c15};
+    return static_cast<std::size_t>(product >> (64 - bits));
+  }
+
+  static inline word all[std::size_t{1} << bits] = {};
+  word& count_;
+};
+
+// Edge [told]: T1 the teller leaves what it has to say, then word = the telling (release): its last touch
+// of the frame. T2 the waiter sees it (acquire), and then the rest; it may leave the frame. Rule: T2
+// synchronises with T1 [atomics.order].
+template <class Traits>
+class notice {
+ public:
+  static constexpr std::uint32_t nothing = 0;
+
+  notice() noexcept = default;
+  notice(const notice&) = delete;
+  notice& operator=(const notice&) = delete;
+
+  // Any thread, while the frame is there. What was told, or nothing.
+  std::uint32_t told() const noexcept {
+    const std::uint32_t word = word_.load(std::memory_order_acquire);  // [told] T2
+    return word == asleep ? nothing : word;
+  }
+
+  // The owner. False: the deadline came first.
+  bool wait(nanos deadline) noexcept {
+    std::uint32_t seen = nothing;
+    word_.compare_exchange_strong(seen, asleep, std::memory_order_relaxed);  // a hint; told() decides
+    const nudges<Traits> bed(&word_);
+    for (;;) {
+      const std::uint32_t count = bed.seen();
+      if (told() != nothing) return true;
+      if (deadline != never && read_clock<typename Traits::clock>() >= deadline) return false;
+      bed.sleep(count, deadline);
+    }
+  }
+
+  // Any thread, once: anything but nothing.
+  void tell(std::uint32_t what) noexcept {
+    const nudges<Traits> bed(&word_);
+    if (word_.exchange(what, std::memory_order_acq_rel) == asleep) bed.nudge();  // [told] T1
+  }
+
+  // The owner, who was told in vain: it is going to be told again.
+  void forget() noexcept { word_.store(nothing, std::memory_order_relaxed); }  // ours alone until it is in reach again
+
+ private:
+  static constexpr std::uint32_t asleep = ~std::uint32_t{0};
+
+  typename Traits::template atomic<std::uint32_t> word_{nothing};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< wait/notice.hpp
 
 // >>> wait/bell.hpp - a kernel object that any thread can ring and a poller hears
 HYBRIDLOOP_OPEN
@@ -5661,8 +5751,6 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
-inline constexpr std::uint32_t unanswered = 0;  // the state of a call of invoke() that waits
-
 // A thread that runs loops and waits in invoke() for another one. Whoever closes a circle of these
 // finds it before it waits. A thread that runs none closes none, and pays nothing.
 //
@@ -5673,10 +5761,9 @@ template <class Traits>
 class blocked_call {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
-  using state = atomic<std::uint32_t>;
 
  public:
-  blocked_call(const void* target, const state& answer) noexcept
+  blocked_call(const void* target, const notice<Traits>& answer) noexcept
       : frames_(loop_frame::innermost()), target_(target), answer_(answer) {
     if (frames_ == nullptr) return;
     const locked list;
@@ -5743,13 +5830,11 @@ class blocked_call {
     }
     return false;
   }
-  bool waits() const noexcept {
-    return answer_.load(std::memory_order_acquire) == unanswered;  // [answer] I2
-  }
+  bool waits() const noexcept { return answer_.told() == notice<Traits>::nothing; }
 
   const loop_frame* const frames_;
   const void* const target_;
-  const state& answer_;
+  const notice<Traits>& answer_;
   blocked_call* next_ = nullptr;
   bool circle_ = false;
 };
@@ -8048,11 +8133,6 @@ class result_place<void> {
 };
 
 // Lives on the stack of the caller of invoke().
-//
-// Edge [answer]: I1 the loop thread leaves the result, then state = done or dropped, release: its
-// last touch. I2 the caller reads the state, acquire, then the result. The wake that follows I1
-// uses only the word's address, so the caller may be gone by then. Rule: I2 synchronises with I1
-// [atomics.order].
 template <class Traits, class R, class Build>
 class awaited {
  public:
@@ -8064,7 +8144,7 @@ class awaited {
     asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_), born_(other.born_) {}
     asking& operator=(asking&&) = delete;
     ~asking() {
-      if (place_ != nullptr && at_home()) place_->answer(dropped);
+      if (place_ != nullptr && at_home()) place_->answer_.tell(dropped);
     }
 
     // In the child of a fork, also one that f makes, there is no caller any more, and its stack may
@@ -8084,7 +8164,7 @@ class awaited {
           [&](std::exception_ptr thrown) { error = std::move(thrown); });
       caller.error_ = std::move(error);
       place_ = nullptr;
-      caller.answer(done);
+      caller.answer_.tell(done);
     }
 
    private:
@@ -8096,16 +8176,12 @@ class awaited {
   };
 
   // Any thread, while the caller is in the call.
-  const auto& state() const noexcept { return state_; }
+  const notice<Traits>& answer() const noexcept { return answer_; }
 
   // False when the task was dropped.
   bool wait() noexcept {
-    std::uint32_t seen = state_.load(std::memory_order_acquire);  // [answer] I2
-    while (seen == waiting) {
-      Traits::parker::wait(state_, waiting, never);
-      seen = state_.load(std::memory_order_acquire);  // [answer] I2
-    }
-    return seen == done;
+    answer_.wait(never);
+    return answer_.told() == done;
   }
 
   R take() {
@@ -8114,15 +8190,9 @@ class awaited {
   }
 
  private:
-  enum : std::uint32_t { waiting = unanswered, done, dropped };
+  enum : std::uint32_t { done = 1, dropped };
 
-  void answer(std::uint32_t state) noexcept {
-    auto& word = state_;
-    word.store(state, std::memory_order_release);  // [answer] I1
-    Traits::parker::wake_one(word);
-  }
-
-  typename Traits::template atomic<std::uint32_t> state_{waiting};
+  notice<Traits> answer_;
   result_place<R> result_;
   std::exception_ptr error_;
 };
@@ -8684,7 +8754,7 @@ std::invoke_result_t<F&> basic_loop<Traits>::ask(F& f, overflow when_full, const
   using awaited = detail::awaited<Traits, std::invoke_result_t<F&>, Build>;
   using asking = typename awaited::template asking<F>;
   awaited answer;
-  const detail::blocked_call<Traits> blocked(&core_->door, answer.state());
+  const detail::blocked_call<Traits> blocked(&core_->door, answer.answer());
   HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   const post_result result = core_->template post<Build>(asking(answer, f), when_full);
   posted();
@@ -11189,9 +11259,6 @@ class patience {
   bool may_look_ = false;
 };
 
-// Edge [told]: T1 the teller leaves the status, then word = told (release): its last touch, and the wake
-// that follows uses only the address. T2 the waiter sees it (acquire) and reads the status; it may then
-// destroy all of it. Rule: T2 synchronises with T1 [atomics.order].
 template <class Core>
 class thread_waiter : public Core::node {
   using Traits = typename Core::traits;
@@ -11201,35 +11268,19 @@ class thread_waiter : public Core::node {
 
   // False: the deadline came first.
   bool wait(nanos deadline) noexcept {
-    if (told()) return true;
-    if (patience::look<typename Traits::kernel>([this] { return told(); })) return true;
-    std::uint32_t seen = waiting;
-    word_.compare_exchange_strong(seen, asleep, std::memory_order_relaxed);  // a hint; sleep() looks
-    return sleep(deadline);
+    return patience::look<typename Traits::kernel>([this] { return was_told(); }) || notice_.wait(deadline);
   }
 
   // It was told in vain, and is going to be told again.
-  void again() noexcept { word_.store(waiting, std::memory_order_relaxed); }  // ours alone until it is in reach again
+  void again() noexcept { notice_.forget(); }
 
  private:
-  enum : std::uint32_t { waiting, asleep, done };
+  static constexpr std::uint32_t done = 1;
 
-  bool told() const noexcept { return word_.load(std::memory_order_acquire) == done; }  // [told] T2
+  bool was_told() const noexcept { return notice_.told() != notice<Traits>::nothing; }
+  static void tell_thread(waiter<Traits>& w) noexcept { static_cast<thread_waiter&>(w).notice_.tell(done); }
 
-  bool sleep(nanos deadline) noexcept {
-    while (!told()) {
-      if (deadline != never && read_clock<typename Traits::clock>() >= deadline) return told();
-      Traits::parker::wait(word_, asleep, deadline);
-    }
-    return true;
-  }
-
-  static void tell_thread(waiter<Traits>& w) noexcept {
-    auto& word = static_cast<thread_waiter&>(w).word_;
-    if (word.exchange(done, std::memory_order_acq_rel) == asleep) Traits::parker::wake_one(word);  // [told] T1
-  }
-
-  typename Traits::template atomic<std::uint32_t> word_{waiting};
+  notice<Traits> notice_;
 };
 
 }  // namespace detail

@@ -109,6 +109,7 @@
 
 #include "wait/kernel.hpp"
 #include "wait/parker.hpp"
+#include "wait/notice.hpp"
 #include "wait/bell.hpp"
 #include "wait/fence.hpp"
 

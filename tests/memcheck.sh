@@ -10,7 +10,7 @@ tests=$1 log=$2
 shift 2
 
 valgrind --fair-sched=yes --soname-synonyms=somalloc=nouserintercepts --error-exitcode=99 --leak-check=full \
-  --show-leak-kinds=definite --errors-for-leak-kinds=none --suppressions="$(dirname "$0")/memcheck.supp" \
+  --show-leak-kinds=definite --errors-for-leak-kinds=none \
   --log-file="$log" "$tests" "$@"
 status=$?
 

@@ -6,11 +6,10 @@
 #include <utility>
 
 #include "loop/frames.hpp"
+#include "wait/notice.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
-
-inline constexpr std::uint32_t unanswered = 0;  // the state of a call of invoke() that waits
 
 // A thread that runs loops and waits in invoke() for another one. Whoever closes a circle of these
 // finds it before it waits. A thread that runs none closes none, and pays nothing.
@@ -22,10 +21,9 @@ template <class Traits>
 class blocked_call {
   template <class T>
   using atomic = typename Traits::template atomic<T>;
-  using state = atomic<std::uint32_t>;
 
  public:
-  blocked_call(const void* target, const state& answer) noexcept
+  blocked_call(const void* target, const notice<Traits>& answer) noexcept
       : frames_(loop_frame::innermost()), target_(target), answer_(answer) {
     if (frames_ == nullptr) return;
     const locked list;
@@ -92,13 +90,11 @@ class blocked_call {
     }
     return false;
   }
-  bool waits() const noexcept {
-    return answer_.load(std::memory_order_acquire) == unanswered;  // [answer] I2
-  }
+  bool waits() const noexcept { return answer_.told() == notice<Traits>::nothing; }
 
   const loop_frame* const frames_;
   const void* const target_;
-  const state& answer_;
+  const notice<Traits>& answer_;
   blocked_call* next_ = nullptr;
   bool circle_ = false;
 };

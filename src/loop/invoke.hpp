@@ -1,7 +1,6 @@
 // loop/invoke.hpp - a caller that waits for what its task returns
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <optional>
@@ -11,6 +10,7 @@
 #include "base/clock.hpp"
 #include "base/error.hpp"
 #include "loop/blocked.hpp"
+#include "wait/notice.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -54,11 +54,6 @@ class result_place<void> {
 };
 
 // Lives on the stack of the caller of invoke().
-//
-// Edge [answer]: I1 the loop thread leaves the result, then state = done or dropped, release: its
-// last touch. I2 the caller reads the state, acquire, then the result. The wake that follows I1
-// uses only the word's address, so the caller may be gone by then. Rule: I2 synchronises with I1
-// [atomics.order].
 template <class Traits, class R, class Build>
 class awaited {
  public:
@@ -70,7 +65,7 @@ class awaited {
     asking(asking&& other) noexcept : place_(std::exchange(other.place_, nullptr)), f_(other.f_), born_(other.born_) {}
     asking& operator=(asking&&) = delete;
     ~asking() {
-      if (place_ != nullptr && at_home()) place_->answer(dropped);
+      if (place_ != nullptr && at_home()) place_->answer_.tell(dropped);
     }
 
     // In the child of a fork, also one that f makes, there is no caller any more, and its stack may
@@ -90,7 +85,7 @@ class awaited {
           [&](std::exception_ptr thrown) { error = std::move(thrown); });
       caller.error_ = std::move(error);
       place_ = nullptr;
-      caller.answer(done);
+      caller.answer_.tell(done);
     }
 
    private:
@@ -102,16 +97,12 @@ class awaited {
   };
 
   // Any thread, while the caller is in the call.
-  const auto& state() const noexcept { return state_; }
+  const notice<Traits>& answer() const noexcept { return answer_; }
 
   // False when the task was dropped.
   bool wait() noexcept {
-    std::uint32_t seen = state_.load(std::memory_order_acquire);  // [answer] I2
-    while (seen == waiting) {
-      Traits::parker::wait(state_, waiting, never);
-      seen = state_.load(std::memory_order_acquire);  // [answer] I2
-    }
-    return seen == done;
+    answer_.wait(never);
+    return answer_.told() == done;
   }
 
   R take() {
@@ -120,15 +111,9 @@ class awaited {
   }
 
  private:
-  enum : std::uint32_t { waiting = unanswered, done, dropped };
+  enum : std::uint32_t { done = 1, dropped };
 
-  void answer(std::uint32_t state) noexcept {
-    auto& word = state_;
-    word.store(state, std::memory_order_release);  // [answer] I1
-    Traits::parker::wake_one(word);
-  }
-
-  typename Traits::template atomic<std::uint32_t> state_{waiting};
+  notice<Traits> answer_;
   result_place<R> result_;
   std::exception_ptr error_;
 };

@@ -106,7 +106,7 @@ std::invoke_result_t<F&> basic_loop<Traits>::ask(F& f, overflow when_full, const
   using awaited = detail::awaited<Traits, std::invoke_result_t<F&>, Build>;
   using asking = typename awaited::template asking<F>;
   awaited answer;
-  const detail::blocked_call<Traits> blocked(&core_->door, answer.state());
+  const detail::blocked_call<Traits> blocked(&core_->door, answer.answer());
   HYBRIDLOOP_CONTRACT(!blocked.closes_circle(), "invoke() waits for a loop that waits for this one");
   const post_result result = core_->template post<Build>(asking(answer, f), when_full);
   posted();

@@ -1,12 +1,12 @@
 // sync/thread_waiter.hpp - a thread that blocks until it is told
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 
 #include "base/clock.hpp"
 #include "base/pause.hpp"
 #include "sync/waiter.hpp"
+#include "wait/notice.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -57,9 +57,6 @@ class patience {
   bool may_look_ = false;
 };
 
-// Edge [told]: T1 the teller leaves the status, then word = told (release): its last touch, and the wake
-// that follows uses only the address. T2 the waiter sees it (acquire) and reads the status; it may then
-// destroy all of it. Rule: T2 synchronises with T1 [atomics.order].
 template <class Core>
 class thread_waiter : public Core::node {
   using Traits = typename Core::traits;
@@ -69,35 +66,19 @@ class thread_waiter : public Core::node {
 
   // False: the deadline came first.
   bool wait(nanos deadline) noexcept {
-    if (told()) return true;
-    if (patience::look<typename Traits::kernel>([this] { return told(); })) return true;
-    std::uint32_t seen = waiting;
-    word_.compare_exchange_strong(seen, asleep, std::memory_order_relaxed);  // a hint; sleep() looks
-    return sleep(deadline);
+    return patience::look<typename Traits::kernel>([this] { return was_told(); }) || notice_.wait(deadline);
   }
 
   // It was told in vain, and is going to be told again.
-  void again() noexcept { word_.store(waiting, std::memory_order_relaxed); }  // ours alone until it is in reach again
+  void again() noexcept { notice_.forget(); }
 
  private:
-  enum : std::uint32_t { waiting, asleep, done };
+  static constexpr std::uint32_t done = 1;
 
-  bool told() const noexcept { return word_.load(std::memory_order_acquire) == done; }  // [told] T2
+  bool was_told() const noexcept { return notice_.told() != notice<Traits>::nothing; }
+  static void tell_thread(waiter<Traits>& w) noexcept { static_cast<thread_waiter&>(w).notice_.tell(done); }
 
-  bool sleep(nanos deadline) noexcept {
-    while (!told()) {
-      if (deadline != never && read_clock<typename Traits::clock>() >= deadline) return told();
-      Traits::parker::wait(word_, asleep, deadline);
-    }
-    return true;
-  }
-
-  static void tell_thread(waiter<Traits>& w) noexcept {
-    auto& word = static_cast<thread_waiter&>(w).word_;
-    if (word.exchange(done, std::memory_order_acq_rel) == asleep) Traits::parker::wake_one(word);  // [told] T1
-  }
-
-  typename Traits::template atomic<std::uint32_t> word_{waiting};
+  notice<Traits> notice_;
 };
 
 }  // namespace detail

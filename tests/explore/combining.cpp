@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "explore/scene.hpp"
+#include "explore/waiting.hpp"
 
 using namespace explore;
 
@@ -13,27 +14,6 @@ using scene_traits = symmetric_traits;
 using queue1 = hybridloop::sync::basic_queue1<scene_traits>;
 using queue3 = hybridloop::sync::basic_queue3<scene_traits>;
 using queue_locked = hybridloop::sync::basic_queue_locked<scene_traits>;
-
-// In memory that dies with it: a touch of it later on is seen.
-template <class T>
-class paged {
- public:
-  template <class... Args>
-  explicit paged(Args... args) : it_(::new (engine::the().memory().take(sizeof(T))) T(args...)) {}
-  paged(const paged&) = delete;
-  paged& operator=(const paged&) = delete;
-  ~paged() { destroy(); }
-  void destroy() {
-    if (it_ == nullptr) return;
-    it_->~T();
-    engine::the().memory().give(std::exchange(it_, nullptr), sizeof(T));
-  }
-  T& operator*() const { return *it_; }
-  T* operator->() const { return it_; }
-
- private:
-  T* it_;
-};
 
 // What a queue asks of its account, it asks as its owner: two at once, or one that does not know what
 // the one before it did, is a race.

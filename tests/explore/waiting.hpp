@@ -1,6 +1,9 @@
 // waiting.hpp - what scenarios of semaphores and their kin are written with
 #pragma once
 
+#include <new>
+#include <utility>
+
 #include "explore/ledger.hpp"
 #include "explore/seams.hpp"
 
@@ -17,6 +20,27 @@ struct waiting_traits : symmetric_traits {
 
 template <class Queue, class Fairness>
 using semaphore_of = hybridloop::basic_semaphore<Queue, Fairness>;
+
+// In memory that dies with it: a touch of it later on is seen.
+template <class T>
+class paged {
+ public:
+  template <class... Args>
+  explicit paged(Args... args) : it_(::new (engine::the().memory().take(sizeof(T))) T(args...)) {}
+  paged(const paged&) = delete;
+  paged& operator=(const paged&) = delete;
+  ~paged() { destroy(); }
+  void destroy() {
+    if (it_ == nullptr) return;
+    it_->~T();
+    engine::the().memory().give(std::exchange(it_, nullptr), sizeof(T));
+  }
+  T& operator*() const { return *it_; }
+  T* operator->() const { return it_; }
+
+ private:
+  T* it_;
+};
 
 // A deadline that comes when the engine likes.
 inline clock::time_point soon() { return clock::time_point(clock::duration(engine::the().now() + 1000)); }
