@@ -11220,7 +11220,7 @@ class patience {
  public:
   // True: it holds, by now.
   template <class Kernel, class Condition>
-  static bool look(const Condition& holds) noexcept {
+  static bool look(const Condition& holds, std::uint32_t seldom = 1) noexcept {
     patience& mine = own();
     if (mine.misses_ % tries == 0) {
       mine.may_look_ = Kernel::usable_cpus() > 1;
@@ -11230,7 +11230,7 @@ class patience {
       ++mine.misses_;
       return false;
     }
-    const bool hit = look_for(mine.span_, holds);
+    const bool hit = look_for(mine.span_, holds, seldom);
     mine.span_ = hit ? longest : mine.span_ / 2;
     mine.misses_ = hit ? 1 : mine.misses_ + 1;
     return hit;
@@ -11242,10 +11242,12 @@ class patience {
   static constexpr std::uint32_t tries = 64;
 
   template <class Condition>
-  static bool look_for(std::uint32_t span, const Condition& holds) noexcept {
-    for (std::uint32_t left = pauses_in(span); left != 0; --left) {
+  static bool look_for(std::uint32_t span, const Condition& holds, std::uint32_t seldom) noexcept {
+    std::uint32_t step = 1;
+    for (std::uint32_t left = pauses_in(span); left > step; left -= step) {
       if (holds()) return true;
-      cpu_pause();
+      for (std::uint32_t i = 0; i != step; ++i) cpu_pause();
+      if (step < seldom) step *= 2;
     }
     return holds();
   }
@@ -11804,6 +11806,7 @@ class barging_account {
 
   explicit barging_account(std::ptrdiff_t permits) noexcept : word_(of(permits)) {}
 
+  bool may_have(std::ptrdiff_t n) const noexcept { return has(word_.load(std::memory_order_relaxed), n); }  // a hint
   bool try_take(std::ptrdiff_t n) noexcept {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     while (has(seen, n)) {
@@ -11926,9 +11929,16 @@ class barging_account {
     seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     return false;
   }
+  // False: somebody else was there first. The line is left to them for a moment, so that they get on with
+  // what they do (D. Dice et al., Lightweight contention management, 2013).
   bool change(value& seen, value after) noexcept {
-    return word_.compare_exchange_weak(seen, after, std::memory_order_seq_cst,  // [permit] A1, A2, [front] F5
-                                       std::memory_order_relaxed);  // a hint; the caller looks again
+    if (word_.compare_exchange_weak(seen, after, std::memory_order_seq_cst,  // [permit] A1, A2, [front] F5
+                                    std::memory_order_relaxed)) {  // a hint; it looks again
+      return true;
+    }
+    for (int i = 0; i < 8; ++i) cpu_pause();
+    seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    return false;
   }
 
   typename Traits::template atomic<value> word_;
@@ -12009,7 +12019,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     return try_take(n) && settle(w, wait_status::granted);
   }
   bool look_for(std::ptrdiff_t n) noexcept {
-    return patience::look<typename Traits::kernel>([this, n] { return try_take(n); });
+    return patience::look<typename Traits::kernel>([this, n] { return account.may_have(n) && try_take(n); }, 16);
   }
 
   bool leave(node& w, wait_status why) noexcept {

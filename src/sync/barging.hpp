@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/pause.hpp"
 #include "sync/permits.hpp"
 #include "sync/primitive.hpp"
 #include "sync/thread_waiter.hpp"
@@ -40,6 +41,7 @@ class barging_account {
 
   explicit barging_account(std::ptrdiff_t permits) noexcept : word_(of(permits)) {}
 
+  bool may_have(std::ptrdiff_t n) const noexcept { return has(word_.load(std::memory_order_relaxed), n); }  // a hint
   bool try_take(std::ptrdiff_t n) noexcept {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     while (has(seen, n)) {
@@ -162,9 +164,16 @@ class barging_account {
     seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     return false;
   }
+  // False: somebody else was there first. The line is left to them for a moment, so that they get on with
+  // what they do (D. Dice et al., Lightweight contention management, 2013).
   bool change(value& seen, value after) noexcept {
-    return word_.compare_exchange_weak(seen, after, std::memory_order_seq_cst,  // [permit] A1, A2, [front] F5
-                                       std::memory_order_relaxed);  // a hint; the caller looks again
+    if (word_.compare_exchange_weak(seen, after, std::memory_order_seq_cst,  // [permit] A1, A2, [front] F5
+                                    std::memory_order_relaxed)) {  // a hint; it looks again
+      return true;
+    }
+    for (int i = 0; i < 8; ++i) cpu_pause();
+    seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    return false;
   }
 
   typename Traits::template atomic<value> word_;
@@ -245,7 +254,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     return try_take(n) && settle(w, wait_status::granted);
   }
   bool look_for(std::ptrdiff_t n) noexcept {
-    return patience::look<typename Traits::kernel>([this, n] { return try_take(n); });
+    return patience::look<typename Traits::kernel>([this, n] { return account.may_have(n) && try_take(n); }, 16);
   }
 
   bool leave(node& w, wait_status why) noexcept {

@@ -18,7 +18,7 @@ class patience {
  public:
   // True: it holds, by now.
   template <class Kernel, class Condition>
-  static bool look(const Condition& holds) noexcept {
+  static bool look(const Condition& holds, std::uint32_t seldom = 1) noexcept {
     patience& mine = own();
     if (mine.misses_ % tries == 0) {
       mine.may_look_ = Kernel::usable_cpus() > 1;
@@ -28,7 +28,7 @@ class patience {
       ++mine.misses_;
       return false;
     }
-    const bool hit = look_for(mine.span_, holds);
+    const bool hit = look_for(mine.span_, holds, seldom);
     mine.span_ = hit ? longest : mine.span_ / 2;
     mine.misses_ = hit ? 1 : mine.misses_ + 1;
     return hit;
@@ -40,10 +40,12 @@ class patience {
   static constexpr std::uint32_t tries = 64;
 
   template <class Condition>
-  static bool look_for(std::uint32_t span, const Condition& holds) noexcept {
-    for (std::uint32_t left = pauses_in(span); left != 0; --left) {
+  static bool look_for(std::uint32_t span, const Condition& holds, std::uint32_t seldom) noexcept {
+    std::uint32_t step = 1;
+    for (std::uint32_t left = pauses_in(span); left > step; left -= step) {
       if (holds()) return true;
-      cpu_pause();
+      for (std::uint32_t i = 0; i != step; ++i) cpu_pause();
+      if (step < seldom) step *= 2;
     }
     return holds();
   }
