@@ -1572,16 +1572,18 @@ struct linux_kernel {
   }
 
   // Sleeps while *word == expected, until woken or CLOCK_MONOTONIC reaches the deadline.
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline,
+                        std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
     const timespec at = to_timespec(deadline);
     return answer(::syscall(futex_number, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
-                            deadline == never ? nullptr : &at, nullptr, FUTEX_BITSET_MATCH_ANY));
+                            deadline == never ? nullptr : &at, nullptr, mask));
   }
 
-  // The address is never read here, so it may belong to nobody any more.
-  static int futex_wake(const void* word, int count) noexcept {
-    return answer(::syscall(futex_number, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, nullptr,
-                            nullptr, 0));
+  // Wakes those whose mask has a bit of this one. The address is never read here, so it may belong to
+  // nobody any more.
+  static int futex_wake(const void* word, int count, std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
+    return answer(::syscall(futex_number, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, count, nullptr,
+                            nullptr, mask));
   }
 
   // membarrier(2); the numbers are the kernel's own, older headers lack their names.
@@ -1805,6 +1807,8 @@ namespace detail {
 //                                    caller looks at the word. Deadlines are absolute.
 //   wake_one(word), wake_all(word)   any thread, any signal handler. Only the address is used: the
 //                                    word may be gone, then at worst a stranger wakes for no reason.
+//   wait(word, expected, deadline, mask), wake_all(word, mask)
+//                                    where the OS can: a wake reaches those whose mask has a bit of it
 #if HYBRIDLOOP_OS(LINUX)
 template <class Kernel>
 struct futex_parker {
@@ -1816,12 +1820,22 @@ struct futex_parker {
     Kernel::futex_wait(&word, expected, deadline);
   }
   template <class Word>
+  static auto wait(const Word& word, std::uint32_t expected, nanos deadline, std::uint32_t mask) noexcept
+      -> decltype(static_cast<void>(Kernel::futex_wait(&word, expected, deadline, mask))) {
+    Kernel::futex_wait(&word, expected, deadline, mask);
+  }
+  template <class Word>
   static void wake_one(const Word& word) noexcept {
     Kernel::futex_wake(&word, 1);
   }
   template <class Word>
   static void wake_all(const Word& word) noexcept {
     Kernel::futex_wake(&word, (std::numeric_limits<int>::max)());
+  }
+  template <class Word>
+  static auto wake_all(const Word& word, std::uint32_t mask) noexcept
+      -> decltype(static_cast<void>(Kernel::futex_wake(&word, 1, mask))) {
+    Kernel::futex_wake(&word, (std::numeric_limits<int>::max)(), mask);
   }
 };
 
@@ -1837,10 +1851,26 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// Whether a parker can wake some of those who sleep on a word.
+template <class Parker, class Word, class = void>
+inline constexpr bool tells_apart = false;
+template <class Parker, class Word>
+inline constexpr bool tells_apart<
+    Parker, Word,
+    std::void_t<decltype(Parker::wait(std::declval<Word&>(), std::uint32_t{}, nanos{}, std::uint32_t{}),
+                         Parker::wake_all(std::declval<Word&>(), std::uint32_t{}))>> = true;
+
+// What many wait for: they share a few words, the fewer the more often all are told at once.
+struct common_wait {
+  const void* what = nullptr;  // nullptr: each frame has a word of its own
+  unsigned words = 8;          // a power of two, up to 8
+};
+
 // Who is told may leave the frame at once, so who tells must wake it by a word that is elsewhere, and
-// never gone: by one of these, which the address of the frame's own word chooses (F. Pizlo, Locking in
-// WebKit, 2016: the parking lot). Frames may share one; then a wake ends the sleep of both, for one of
-// them for no reason.
+// never gone: by one of these, chosen by an address (F. Pizlo, Locking in WebKit, 2016: the parking lot).
+// All who wait for one thing share a few words, where the parker can tell sleepers apart, so that few calls
+// wake a herd; elsewhere each frame has its own. Whoever shares a word, or a bit of its mask there, wakes now
+// and then for no reason.
 //
 // Edge [nudge]: Z1 behind the telling, count += 1 (release), and a wake. Z2 who is going to sleep reads
 // the count (acquire), then looks whether it was told, then sleeps while the count is the same. Rule: a
@@ -1848,29 +1878,85 @@ namespace detail {
 // [intro.races], and the look sees the telling. One that does not finds another count when it sleeps, or
 // is woken.
 template <class Traits>
-class nudges {
- public:
-  explicit nudges(const void* frame) noexcept : count_(all[place_of(frame)]) {}
+class bed {
+  using word = typename Traits::template atomic<std::uint32_t>;
+  using parker = typename Traits::parker;
 
-  std::uint32_t seen() const noexcept { return count_.load(std::memory_order_acquire); }  // [nudge] Z2
-  void sleep(std::uint32_t seen, nanos deadline) const noexcept { Traits::parker::wait(count_, seen, deadline); }
+ public:
+  bed() = default;
+  bed(const void* frame, common_wait common) noexcept
+      : count_(&all[place_of(mix(frame), mix(apart && common.what != nullptr ? common.what : frame), common.words)]),
+        mask_(std::uint32_t{1} << (mix(frame) >> 59)) {}
+
+  std::uint32_t count() const noexcept { return count_->load(std::memory_order_acquire); }  // [nudge] Z2
+  void sleep(std::uint32_t count, nanos deadline) const noexcept {
+    if constexpr (apart) {
+      parker::wait(*count_, count, deadline, mask_);
+    } else {
+      parker::wait(*count_, count, deadline);
+    }
+  }
   void nudge() const noexcept {
-    count_.fetch_add(1, std::memory_order_release);  // [nudge] Z1
-    Traits::parker::wake_all(count_);
+    count_->fetch_add(1, std::memory_order_release);  // [nudge] Z1
+    if constexpr (apart) {
+      parker::wake_all(*count_, mask_);
+    } else {
+      parker::wake_all(*count_);
+    }
+  }
+
+  // True: one nudge is for both now.
+  bool join(const bed& other) noexcept {
+    if (count_ != other.count_) return false;
+    mask_ |= other.mask_;
+    return true;
   }
 
  private:
-  using word = typename Traits::template atomic<std::uint32_t>;
-  static constexpr unsigned bits = 10;
+  static constexpr bool apart = tells_apart<parker, word>;
+  static constexpr unsigned rows = 7;  // a power of two of them, with 8 words in each
 
   // Stacks of threads lie at like distances: a product spreads them (D. Knuth, TAOCP 3, 6.4).
-  static std::size_t place_of(const void* frame) noexcept {
-    const std::uint64_t product = reinterpret_cast<std::uintptr_t>(frame) * std::uint64_t{0x9e3779b97f4a7c15};
-    return static_cast<std::size_t>(product >> (64 - bits));
+  static std::uint64_t mix(const void* address) noexcept {
+    return reinterpret_cast<std::uintptr_t>(address) * std::uint64_t{0x9e3779b97f4a7c15};
   }
 
-  static inline word all[std::size_t{1} << bits] = {};
-  word& count_;
+  static std::size_t place_of(std::uint64_t frame, std::uint64_t common, unsigned words) noexcept {
+    return static_cast<std::size_t>(common >> (64 - rows) << 3 | (frame >> 56 & (words - 1)));
+  }
+
+  static inline word all[std::size_t{8} << rows] = {};
+  word* count_;
+  std::uint32_t mask_;
+};
+
+// Nudges that wait until all are told, one for each word.
+template <class Traits>
+class nudges {
+ public:
+  nudges() noexcept = default;
+  nudges(const nudges&) = delete;
+  nudges& operator=(const nudges&) = delete;
+  ~nudges() { give(); }
+
+  void add(const bed<Traits>& who) noexcept {
+    for (std::size_t i = 0; i != count_; ++i) {
+      if (beds_[i].join(who)) return;
+    }
+    if (count_ == most) give();
+    beds_[count_++] = who;
+  }
+
+ private:
+  static constexpr std::size_t most = 8;
+
+  void give() noexcept {
+    for (std::size_t i = 0; i != count_; ++i) beds_[i].nudge();
+    count_ = 0;
+  }
+
+  bed<Traits> beds_[most];  // so many as are counted
+  std::size_t count_ = 0;
 };
 
 // Edge [told]: T1 the teller leaves what it has to say, then word = the telling (release): its last touch
@@ -1881,7 +1967,7 @@ class notice {
  public:
   static constexpr std::uint32_t nothing = 0;
 
-  notice() noexcept = default;
+  explicit notice(common_wait common = {}) noexcept : common_(common) {}
   notice(const notice&) = delete;
   notice& operator=(const notice&) = delete;
 
@@ -1895,19 +1981,23 @@ class notice {
   bool wait(nanos deadline) noexcept {
     std::uint32_t seen = nothing;
     word_.compare_exchange_strong(seen, asleep, std::memory_order_relaxed);  // a hint; told() decides
-    const nudges<Traits> bed(&word_);
+    const bed<Traits> mine(&word_, common_);
     for (;;) {
-      const std::uint32_t count = bed.seen();
+      const std::uint32_t count = mine.count();
       if (told() != nothing) return true;
       if (deadline != never && read_clock<typename Traits::clock>() >= deadline) return false;
-      bed.sleep(count, deadline);
+      mine.sleep(count, deadline);
     }
   }
 
-  // Any thread, once: anything but nothing.
+  // Any thread, once: anything but nothing. The last touch, but for the nudge.
+  void tell(std::uint32_t what, nudges<Traits>& later) noexcept {
+    const bed<Traits> its(&word_, common_);
+    if (word_.exchange(what, std::memory_order_acq_rel) == asleep) later.add(its);  // [told] T1
+  }
   void tell(std::uint32_t what) noexcept {
-    const nudges<Traits> bed(&word_);
-    if (word_.exchange(what, std::memory_order_acq_rel) == asleep) bed.nudge();  // [told] T1
+    nudges<Traits> now;
+    tell(what, now);
   }
 
   // The owner, who was told in vain: it is going to be told again.
@@ -1917,6 +2007,7 @@ class notice {
   static constexpr std::uint32_t asleep = ~std::uint32_t{0};
 
   typename Traits::template atomic<std::uint32_t> word_{nothing};
+  const common_wait common_;
 };
 
 }  // namespace detail
@@ -9381,7 +9472,7 @@ namespace detail {
 // A token is a permit or a notification on its way through a queue; see sync/account.hpp.
 template <class Traits>
 struct waiter {
-  using tell_type = void (*)(waiter&) noexcept;
+  using tell_type = void (*)(waiter&, nudges<Traits>&) noexcept;
 
   explicit waiter(tell_type how) noexcept : tell(how) {}
   waiter(const waiter&) = delete;
@@ -9417,6 +9508,10 @@ struct waiter {
   // and behind the last touch of what it waited for. Outside of all locks; does not throw, blocks or run
   // the user's code.
   const tell_type tell;
+  void tell_now() noexcept {
+    nudges<Traits> now;
+    tell(*this, now);
+  }
 
   std::ptrdiff_t need = 0;  // tokens that are missing
   std::ptrdiff_t held = 0;  // permits that it has; they go back unless it is granted
@@ -9458,9 +9553,11 @@ class told_list {
 
   // Whoever is told may be gone at once, and what it waited for as well.
   void tell_all() noexcept {
+    if (empty()) return;
+    nudges<Traits> later;
     for (waiter_type* w = first_; w != nullptr;) {
       waiter_type* const after = w->next;
-      w->tell(*w);
+      w->tell(*w, later);
       w = after;
     }
     first_ = last_ = nullptr;
@@ -11239,7 +11336,7 @@ class patience {
  private:
   static constexpr std::uint32_t shortest = 500;  // nanoseconds
   static constexpr std::uint32_t longest = 16000;
-  static constexpr std::uint32_t tries = 64;
+  static constexpr std::uint32_t tries = 256;
 
   template <class Condition>
   static bool look_for(std::uint32_t span, const Condition& holds, std::uint32_t seldom) noexcept {
@@ -11266,7 +11363,8 @@ class thread_waiter : public Core::node {
   using Traits = typename Core::traits;
 
  public:
-  thread_waiter() noexcept : Core::node(&tell_thread) {}
+  explicit thread_waiter(const Core& of, unsigned words = 8) noexcept
+      : Core::node(&tell_thread), notice_(common_wait{&of, words}) {}
 
   // False: the deadline came first.
   bool wait(nanos deadline) noexcept {
@@ -11280,7 +11378,9 @@ class thread_waiter : public Core::node {
   static constexpr std::uint32_t done = 1;
 
   bool was_told() const noexcept { return notice_.told() != notice<Traits>::nothing; }
-  static void tell_thread(waiter<Traits>& w) noexcept { static_cast<thread_waiter&>(w).notice_.tell(done); }
+  static void tell_thread(waiter<Traits>& w, nudges<Traits>& later) noexcept {
+    static_cast<thread_waiter&>(w).notice_.tell(done, later);
+  }
 
   notice<Traits> notice_;
 };
@@ -11371,7 +11471,7 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   };
 
   template <class Build>
-  static void tell_on_loop(waiter<traits>& w) noexcept {
+  static void tell_on_loop(waiter<traits>& w, nudges<traits>&) noexcept {
     auto& me = static_cast<loop_waiter&>(static_cast<typename Core::node&>(w));
     const std::uint32_t before = me.marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2
     if ((before & armed) != 0) me.template deliver<Build>();
@@ -12030,7 +12130,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     const bool in_front = left && !base::leave(w, why) &&
                           front_.compare_exchange_strong(here, nullptr, std::memory_order_seq_cst);  // [front] F6
     account.end_call();
-    if (in_front) w.tell(w);
+    if (in_front) w.tell_now();
     return left;
   }
 
@@ -12102,7 +12202,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     node* w = front_.load(std::memory_order_seq_cst);  // [front] F6
     if (w != nullptr) w = front_.exchange(nullptr, std::memory_order_seq_cst);  // [front] F6
     account.end_call();
-    if (w != nullptr) w->tell(*w);
+    if (w != nullptr) w->tell_now();
   }
 
   typename Traits::template atomic<node*> front_{nullptr};
@@ -12265,7 +12365,7 @@ class basic_semaphore {
 
   HYBRIDLOOP_OUT_OF_LINE wait_status block(std::ptrdiff_t n, std::ptrdiff_t had, nanos deadline) noexcept {
     if (core_.look_for(n)) return wait_status::granted;
-    thread_waiter w;
+    thread_waiter w(core_);
     return core_.queue_up(w, n, had) ? w.status : detail::wait_until_told(core_, w, deadline);
   }
 
@@ -12385,7 +12485,7 @@ class basic_condvar {
   template <class Lock>
   bool block(Lock& lock, nanos deadline) {
     detail::must_not_run_a_loop();
-    thread_waiter w;
+    thread_waiter w(core_, 2);
     core_.enter(w, 1, true);
     const detail::given_back<Lock> open(lock);
     return detail::wait_until_told(core_, w, deadline) == wait_status::granted;
@@ -12544,7 +12644,7 @@ class basic_gate {
     if (core_.account.enter_if_open()) return true;
     if (deadline != detail::never && deadline <= detail::read_clock<clock>()) return false;
     detail::must_not_run_a_loop();
-    detail::thread_waiter<core> w;
+    detail::thread_waiter<core> w(core_, 2);
     const bool open = core_.enter(w, 1, true);
     return open || detail::wait_until_told(core_, w, deadline) == wait_status::granted;
   }

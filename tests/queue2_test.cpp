@@ -116,7 +116,7 @@ void on_threads(std::size_t count, const F& body) {
 template <class Queue>
 struct bystander : Queue::node {
   using waiter = hybridloop::detail::waiter<typename Queue::traits>;
-  bystander() : Queue::node([](waiter& w) noexcept { ++static_cast<bystander&>(w).told; }) {}
+  bystander() : Queue::node([](waiter& w, auto&) noexcept { ++static_cast<bystander&>(w).told; }) {}
   int told = 0;
 };
 template <class Queue>

@@ -265,7 +265,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     const bool in_front = left && !base::leave(w, why) &&
                           front_.compare_exchange_strong(here, nullptr, std::memory_order_seq_cst);  // [front] F6
     account.end_call();
-    if (in_front) w.tell(w);
+    if (in_front) w.tell_now();
     return left;
   }
 
@@ -337,7 +337,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     node* w = front_.load(std::memory_order_seq_cst);  // [front] F6
     if (w != nullptr) w = front_.exchange(nullptr, std::memory_order_seq_cst);  // [front] F6
     account.end_call();
-    if (w != nullptr) w->tell(*w);
+    if (w != nullptr) w->tell_now();
   }
 
   typename Traits::template atomic<node*> front_{nullptr};

@@ -94,7 +94,7 @@ class basic_gate {
     if (core_.account.enter_if_open()) return true;
     if (deadline != detail::never && deadline <= detail::read_clock<clock>()) return false;
     detail::must_not_run_a_loop();
-    detail::thread_waiter<core> w;
+    detail::thread_waiter<core> w(core_, 2);
     const bool open = core_.enter(w, 1, true);
     return open || detail::wait_until_told(core_, w, deadline) == wait_status::granted;
   }

@@ -90,7 +90,7 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   };
 
   template <class Build>
-  static void tell_on_loop(waiter<traits>& w) noexcept {
+  static void tell_on_loop(waiter<traits>& w, nudges<traits>&) noexcept {
     auto& me = static_cast<loop_waiter&>(static_cast<typename Core::node&>(w));
     const std::uint32_t before = me.marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2
     if ((before & armed) != 0) me.template deliver<Build>();

@@ -37,7 +37,7 @@ class patience {
  private:
   static constexpr std::uint32_t shortest = 500;  // nanoseconds
   static constexpr std::uint32_t longest = 16000;
-  static constexpr std::uint32_t tries = 64;
+  static constexpr std::uint32_t tries = 256;
 
   template <class Condition>
   static bool look_for(std::uint32_t span, const Condition& holds, std::uint32_t seldom) noexcept {
@@ -64,7 +64,8 @@ class thread_waiter : public Core::node {
   using Traits = typename Core::traits;
 
  public:
-  thread_waiter() noexcept : Core::node(&tell_thread) {}
+  explicit thread_waiter(const Core& of, unsigned words = 8) noexcept
+      : Core::node(&tell_thread), notice_(common_wait{&of, words}) {}
 
   // False: the deadline came first.
   bool wait(nanos deadline) noexcept {
@@ -78,7 +79,9 @@ class thread_waiter : public Core::node {
   static constexpr std::uint32_t done = 1;
 
   bool was_told() const noexcept { return notice_.told() != notice<Traits>::nothing; }
-  static void tell_thread(waiter<Traits>& w) noexcept { static_cast<thread_waiter&>(w).notice_.tell(done); }
+  static void tell_thread(waiter<Traits>& w, nudges<Traits>& later) noexcept {
+    static_cast<thread_waiter&>(w).notice_.tell(done, later);
+  }
 
   notice<Traits> notice_;
 };

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/config.hpp"
+#include "wait/notice.hpp"
 
 HYBRIDLOOP_OPEN
 
@@ -25,7 +26,7 @@ namespace detail {
 // A token is a permit or a notification on its way through a queue; see sync/account.hpp.
 template <class Traits>
 struct waiter {
-  using tell_type = void (*)(waiter&) noexcept;
+  using tell_type = void (*)(waiter&, nudges<Traits>&) noexcept;
 
   explicit waiter(tell_type how) noexcept : tell(how) {}
   waiter(const waiter&) = delete;
@@ -61,6 +62,10 @@ struct waiter {
   // and behind the last touch of what it waited for. Outside of all locks; does not throw, blocks or run
   // the user's code.
   const tell_type tell;
+  void tell_now() noexcept {
+    nudges<Traits> now;
+    tell(*this, now);
+  }
 
   std::ptrdiff_t need = 0;  // tokens that are missing
   std::ptrdiff_t held = 0;  // permits that it has; they go back unless it is granted
@@ -102,9 +107,11 @@ class told_list {
 
   // Whoever is told may be gone at once, and what it waited for as well.
   void tell_all() noexcept {
+    if (empty()) return;
+    nudges<Traits> later;
     for (waiter_type* w = first_; w != nullptr;) {
       waiter_type* const after = w->next;
-      w->tell(*w);
+      w->tell(*w, later);
       w = after;
     }
     first_ = last_ = nullptr;

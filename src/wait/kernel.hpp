@@ -72,16 +72,18 @@ struct linux_kernel {
   }
 
   // Sleeps while *word == expected, until woken or CLOCK_MONOTONIC reaches the deadline.
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline,
+                        std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
     const timespec at = to_timespec(deadline);
     return answer(::syscall(futex_number, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
-                            deadline == never ? nullptr : &at, nullptr, FUTEX_BITSET_MATCH_ANY));
+                            deadline == never ? nullptr : &at, nullptr, mask));
   }
 
-  // The address is never read here, so it may belong to nobody any more.
-  static int futex_wake(const void* word, int count) noexcept {
-    return answer(::syscall(futex_number, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, nullptr,
-                            nullptr, 0));
+  // Wakes those whose mask has a bit of this one. The address is never read here, so it may belong to
+  // nobody any more.
+  static int futex_wake(const void* word, int count, std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
+    return answer(::syscall(futex_number, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, count, nullptr,
+                            nullptr, mask));
   }
 
   // membarrier(2); the numbers are the kernel's own, older headers lack their names.

@@ -18,6 +18,8 @@ namespace detail {
 //                                    caller looks at the word. Deadlines are absolute.
 //   wake_one(word), wake_all(word)   any thread, any signal handler. Only the address is used: the
 //                                    word may be gone, then at worst a stranger wakes for no reason.
+//   wait(word, expected, deadline, mask), wake_all(word, mask)
+//                                    where the OS can: a wake reaches those whose mask has a bit of it
 #if HYBRIDLOOP_OS(LINUX)
 template <class Kernel>
 struct futex_parker {
@@ -29,12 +31,22 @@ struct futex_parker {
     Kernel::futex_wait(&word, expected, deadline);
   }
   template <class Word>
+  static auto wait(const Word& word, std::uint32_t expected, nanos deadline, std::uint32_t mask) noexcept
+      -> decltype(static_cast<void>(Kernel::futex_wait(&word, expected, deadline, mask))) {
+    Kernel::futex_wait(&word, expected, deadline, mask);
+  }
+  template <class Word>
   static void wake_one(const Word& word) noexcept {
     Kernel::futex_wake(&word, 1);
   }
   template <class Word>
   static void wake_all(const Word& word) noexcept {
     Kernel::futex_wake(&word, (std::numeric_limits<int>::max)());
+  }
+  template <class Word>
+  static auto wake_all(const Word& word, std::uint32_t mask) noexcept
+      -> decltype(static_cast<void>(Kernel::futex_wake(&word, 1, mask))) {
+    Kernel::futex_wake(&word, (std::numeric_limits<int>::max)(), mask);
   }
 };
 

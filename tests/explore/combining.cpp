@@ -68,7 +68,7 @@ class sitter_of : public Core::node {
   }
 
  private:
-  static void tell_it(base& w) noexcept {
+  static void tell_it(base& w, hybridloop::detail::nudges<scene_traits>&) noexcept {
     auto& me = static_cast<sitter_of&>(w);
     engine::the().touch(&me, true);
     auto& word = me.word_;
