@@ -180,6 +180,7 @@ bench-bars:
 
 bench-plot:
 	@sh bench/plot.sh '$(RUN)'
+	@sh bench/plot-threads.sh '$(RUN)'
 
 bench-table:
 	@sh bench/table.sh '$(RUN)'
