@@ -270,7 +270,7 @@ sample race(order o) {
   alignas(128) permits<Queue> of(0);
   std::deque<counting<Queue>> waiters(at_once);
   const std::vector<std::size_t> who = in_order(o);
-  const std::size_t rounds = (std::max)(std::size_t{1}, scaled(200000) / at_once);
+  const std::size_t rounds = (std::max)(std::size_t{1}, scaled(100000) / at_once);
   std::size_t all_left = 0;
   sample s;
   {
