@@ -225,10 +225,11 @@ void enough_permits(const bench::options& how) {
 
 void contended(const bench::options& how) {
   using amount = work::amount;
+  // Among many threads most of the time goes into their start and their end.
   std::vector<std::tuple<std::size_t, std::size_t, amount>> shapes{
-      {2, 1, amount::nothing},  {4, 1, amount::nothing}, {8, 1, amount::nothing},
+      {2, 1, amount::nothing},  {4, 1, amount::nothing},  {8, 1, amount::nothing},
       {16, 1, amount::nothing}, {64, 1, amount::nothing}, {8, 4, amount::nothing},
-      {64, 8, amount::nothing}, {4, 2, amount::some},    {8, 1, amount::some},
+      {16, 8, amount::nothing}, {4, 2, amount::some},     {8, 1, amount::some},
       {16, 8, amount::some}};
   if (bench::full) {
     shapes.clear();
