@@ -48,15 +48,14 @@ awk -v out="$out" "$(cat bench/rows.awk)"'
   END {
     panels = (rows["queues"] > 0) + (rows["permits"] > 0)
     if (!panels) { print "threads.svg: no such table in this run" > "/dev/stderr"; exit }
-    printf "set terminal svg size %d,440 dynamic font \"Helvetica,11\" background rgb \"white\"\n", 560 * panels
+    printf "set terminal svg size %d,%d dynamic font \"Helvetica,11\" background rgb \"white\"\n", 780, 350 * panels + 30
     printf "set output \"%s\"\n", out
     print "set border 3 lc rgb \"#808080\"; set tics nomirror out scale 0.4; set grid lc rgb \"#e4e4e4\" lt 1"
-    print "set logscale x 2; set logscale y 10; set xtics (2, 4, 8, 16, 32, 64); set xrange [1.8:72]; set xlabel \"threads\"; set ylabel \"million operations a second\""
-    print "set key below maxrows 9 samplen 2.5 font \",10\""
-    printf "set label 1 \"%s\" at screen 0.5, 0.975 center font \",10\" noenhanced\n", title
-    printf "set multiplot layout 1,%d margins screen 0.07,0.98,0.36,0.88 spacing screen 0.08,0\n", panels
+    print "set logscale x 2; set logscale y 10; set xtics (2, 4, 8, 16, 32, 64); set xrange [1.8:72]; set xlabel \"threads\" offset 0,0.4; set ylabel \"million operations a second\""
+    print "set key at graph 1.03, 1.02 left top vertical maxcols 1 Left reverse samplen 2.5 spacing 1.0 font \",10\""
+    printf "set label 1 \"%s\" at screen 0.5, screen 0.975 center font \",10\" noenhanced\n", title
+    printf "set multiplot layout %d,1 margins screen 0.09,0.66,%g,%g spacing screen 0,%g\n", panels, 0.16 / panels, 1 - 0.18 / panels, 0.25 / panels
     draw("queues", "A queue by itself: half wait, half release")
-    print "unset label 1"
     draw("permits", "A semaphore of one permit, acquire + release")
     print "unset multiplot"
   }' "$run" | gnuplot
