@@ -118,7 +118,7 @@ examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
 .PHONY: test cpus $(cpus:%=cpu-%) model explore soak fuzz coverage faults memcheck demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
-        check-join join split format clean help force
+        check-join join split format clean help rust force
 
 test: $(dir)/tests
 	$(run) $< $(ARGS)
@@ -164,13 +164,13 @@ demo: $(joined)/examples/tour
 examples: $(examples)
 	@for e in $^; do $$e || { echo "failed $${e##*/}"; exit 1; }; echo "ran $${e##*/}"; done
 
-benches: $(benches)
+benches: $(benches) rust
 
-bench: $(benches)
+bench: $(benches) rust
 	@sh bench/run.sh $(dir)/bench $(ARGS)
 
 # Named after commit, compiler, cpus and day.
-bench-save: $(benches)
+bench-save: $(benches) rust
 	@sh bench/save.sh $(dir)/bench $(ARGS)
 
 RUN = $(firstword $(shell ls -t bench/results/*.json 2>/dev/null))
@@ -180,6 +180,7 @@ bench-bars:
 
 bench-plot:
 	@sh bench/plot.sh '$(RUN)'
+	@sh bench/plot-threads.sh '$(RUN)'
 
 bench-table:
 	@sh bench/table.sh '$(RUN)'
@@ -254,6 +255,10 @@ $(dir)/doctest:
 	@mkdir -p $(@D)
 	@sh packaging/doctest.sh '$(CXX) $(finds)'
 	@touch $@
+
+# Left out where cargo or the crates are not here.
+rust: $(dir)/rivals
+	@sh packaging/rust.sh $(dir)/bench >&2
 
 # Looked for each time, but a bench is built anew only when a rival has come or gone.
 $(dir)/rivals: force

@@ -106,7 +106,7 @@ awk "$(cat bench/rows.awk)"'
         else report(f ": fifo, Jain index", median[f ": Jain index", d], 0.95)
       }
       if (f ~ /^semaphore: busy neighbour/) { loss_bar(f, d); loss_bar(f, d ", barging") }
-      if (f ~ /^condvar: a buffer/ || f == "condvar: notify_all of 64 threads") against(f, f, d, "std::condition_variable", 1)
+      if (f ~ /^condvar: a buffer/ || f == "condvar: notify_all of 50 threads") against(f, f, d, "std::condition_variable", 1)
     }
     f = "semaphore: hand-off, thread to thread"
     against(f, f, first[f], "LightweightSemaphore", 2)

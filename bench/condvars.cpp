@@ -63,6 +63,24 @@ void add_all(bench::family& table, const Measure& measure) {
 
 // ---- Herds ----
 
+// One by one is under the lock: then nobody is back before all are called, and each is called once.
+enum class call { all, one_by_one };
+
+template <class Condition>
+void wake_up(Condition& of, call how, std::size_t size) {
+  if (how == call::all) return of.notify_all();
+  for (std::size_t i = 0; i < size; ++i) of.notify_one();
+}
+
+std::string name_of(call how) {
+  return how == call::all ? "condvar: notify_all of " : "condvar: notify_one for each of ";
+}
+
+std::vector<std::size_t> herd_sizes() {
+  if (bench::full) return {8, 50, 200, 500, 1000};
+  return {8, 50, 200};
+}
+
 // All wait; one wakes all, who take the lock one after the other and wait again. Timed is what each of them
 // costs until the last is back.
 template <class Monitor>
@@ -83,13 +101,14 @@ class herd {
     for (std::thread& t : threads_) t.join();
   }
 
-  void wake() {
+  void wake(call how) {
     {
       const hold<Monitor> locked(mutex_);
       waiting_ = 0;
       ++round_;
+      if (how == call::one_by_one) wake_up(go_, how, size_);
     }
-    go_.notify_all();
+    if (how == call::all) wake_up(go_, how, size_);
     until_all_wait();
   }
   std::size_t woken() const { return woken_; }
@@ -124,14 +143,14 @@ std::size_t rounds_of(std::size_t operations, std::size_t size) {
   return (std::max)(std::size_t{2}, scaled(operations) / size);
 }
 
-void herds_of_threads(const bench::options& how) {
-  for (const std::size_t size : {8u, 64u, 500u}) {
-    bench::family table("condvar: notify_all of " + std::to_string(size) + " threads");
-    add_all(table, [size](auto chosen) {
+void herds_of_threads(const bench::options& how, call to) {
+  for (const std::size_t size : herd_sizes()) {
+    bench::family table(name_of(to) + std::to_string(size) + " threads");
+    add_all(table, [size, to](auto chosen) {
       herd<typename decltype(chosen)::type> all(size);
       const std::size_t rounds = rounds_of(8000, size);
       const sample s = bench::timed(rounds * size, [&] {
-        for (std::size_t i = 0; i < rounds; ++i) all.wake();
+        for (std::size_t i = 0; i < rounds; ++i) all.wake(to);
       });
       bench::must(all.woken() == rounds * size, "each was woken in each round");
       return s;
@@ -148,10 +167,10 @@ class grazing {
     const std::lock_guard<std::mutex> locked(mutex_);
     for (std::size_t i = 0; i < size; ++i) wait(loops_[i % loops_.size()].loop());
   }
-  void wake() {
+  void wake(call how) {
     std::unique_lock<std::mutex> locked(mutex_);
     back_ = 0;
-    go_.notify_all();
+    wake_up(go_, how, size_);
     all_back_.wait(locked, [this] { return back_ == size_; });
   }
   std::size_t woken() const { return woken_; }
@@ -174,16 +193,16 @@ class grazing {
   std::deque<rivals::ours<>> loops_{2};  // last: their end is that of the waits
 };
 
-void herds_of_callbacks(const bench::options& how) {
-  for (const std::size_t size : {8u, 64u, 500u}) {
-    bench::family table("condvar: notify_all of " + std::to_string(size) + " callbacks on 2 loops");
+void herds_of_callbacks(const bench::options& how, call to) {
+  for (const std::size_t size : herd_sizes()) {
+    bench::family table(name_of(to) + std::to_string(size) + " callbacks on 2 loops");
     queues::for_each([&](auto queue, const std::string& name) {
       using type = typename decltype(queue)::type;
-      table.add(kind::ours, name, [size] {
+      table.add(kind::ours, name, [size, to] {
         grazing<type> all(size);
         const std::size_t rounds = rounds_of(20000, size);
         const sample s = bench::timed(rounds * size, [&] {
-          for (std::size_t i = 0; i < rounds; ++i) all.wake();
+          for (std::size_t i = 0; i < rounds; ++i) all.wake(to);
         });
         bench::must(all.woken() == rounds * size, "each was woken in each round");
         return s;
@@ -287,7 +306,7 @@ void buffers(const bench::options& how) {
 
 int main(int argc, char** argv) {
   const bench::options how(argc, argv);
-  herds_of_threads(how);
-  herds_of_callbacks(how);
+  for (const call to : {call::all, call::one_by_one}) herds_of_threads(how, to);
+  for (const call to : {call::all, call::one_by_one}) herds_of_callbacks(how, to);
   buffers(how);
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "support/bench.hpp"
 #include "support/crowd.hpp"
 #include "support/place.hpp"
+#include "support/processes.hpp"
 #include "support/queues.hpp"
 #include "support/rivals.hpp"
 #include "support/semaphores.hpp"
@@ -87,6 +89,9 @@ void uncontended(const bench::options& how) {
     return s;
   };
   semaphores::add_all(both, alone);
+  processes::add_semaphores(both, [](const std::string& who) {
+    return "uncontended " + who + " " + std::to_string(scaled(1000000));
+  });
   semaphores::add<semaphores::bare>(both, kind::limit, semaphores::bare::name, alone);
   both.run(how);
 
@@ -108,7 +113,7 @@ void uncontended(const bench::options& how) {
   semaphores::add_all(miss, [](auto chosen) {
     typename decltype(chosen)::type semaphore(0);
     std::size_t got = 0;
-    const sample s = repeated(1000000, [&] {
+    const sample s = repeated(100000, [&] {
       if (semaphore.try_acquire()) ++got;
     });
     bench::must(got == 0, "no permit, none had");
@@ -158,6 +163,9 @@ void coroutines(const bench::options& how) {
   queues::for_each([&](auto queue, const std::string& name) {
     using type = typename decltype(queue)::type;
     table.add(kind::ours, name, coroutine<type, sync::fifo>);
+  });
+  queues::for_barging([&](auto queue, const std::string& name) {
+    using type = typename decltype(queue)::type;
     table.add(kind::ours, name + ", barging", coroutine<type, sync::barging>);
   });
   table.run(how);
@@ -193,6 +201,13 @@ auto in_turns(std::size_t threads, std::size_t permits, work::amount amount,
   };
 }
 
+void add_other_processes(bench::family& table, std::size_t threads, std::size_t permits) {
+  processes::add_semaphores(table, [=](const std::string& who) {
+    return "turns " + who + " " + std::to_string(threads) + " " + std::to_string(permits) + " " +
+           std::to_string(crowd::span_of(threads));
+  });
+}
+
 std::size_t cores() { return (std::max)(std::size_t{2}, bench::cpus().size()); }
 
 void enough_permits(const bench::options& how) {
@@ -202,28 +217,36 @@ void enough_permits(const bench::options& how) {
     bench::family table("semaphore: " + counted(threads, "thread") + ", a permit for each");
     const auto measure = in_turns(threads, threads, work::amount::nothing);
     semaphores::add_all(table, measure);
+    add_other_processes(table, threads, threads);
     semaphores::add<semaphores::bare>(table, kind::limit, semaphores::bare::name, measure);
     table.aside(": Jain index", "jain").run(how);
   }
 }
 
 void contended(const bench::options& how) {
-  std::vector<std::pair<std::size_t, std::size_t>> shapes;
-  if (how.full) {
-    for (const std::size_t threads : {1u, 2u, 4u, 8u, 16u, 32u, 64u}) {
-      for (const std::size_t permits : {1u, 2u, 4u, 8u, 32u}) shapes.emplace_back(threads, permits);
+  using amount = work::amount;
+  // Among many threads most of the time goes into their start and their end.
+  std::vector<std::tuple<std::size_t, std::size_t, amount>> shapes{
+      {2, 1, amount::nothing},  {4, 1, amount::nothing},  {8, 1, amount::nothing},
+      {16, 1, amount::nothing}, {64, 1, amount::nothing}, {8, 4, amount::nothing},
+      {16, 8, amount::nothing}, {4, 2, amount::some},     {8, 1, amount::some},
+      {16, 8, amount::some}};
+  if (bench::full) {
+    shapes.clear();
+    for (const auto busy : {amount::nothing, amount::some}) {
+      for (const std::size_t threads : {1u, 2u, 4u, 8u, 16u, 32u, 64u}) {
+        for (const std::size_t permits : {1u, 2u, 4u, 8u, 32u})
+          shapes.emplace_back(threads, permits, busy);
+      }
     }
-  } else {
-    shapes = {{2, 1}, {4, 2}, {8, 1}, {8, 4}, {16, 8}, {32, 1}, {64, 8}, {64, 32}};
   }
-  for (const auto amount : {work::amount::nothing, work::amount::some}) {
-    for (const auto& [threads, permits] : shapes) {
-      const char* const beside = amount == work::amount::some ? ", 50 ns of work" : "";
-      bench::family table("semaphore: " + counted(threads, "thread") + ", " +
-                          counted(permits, "permit") + beside);
-      semaphores::add_all(table, in_turns(threads, permits, amount));
-      table.aside(": Jain index", "jain").run(how);
-    }
+  for (const auto& [threads, permits, busy] : shapes) {
+    const char* const beside = busy == amount::some ? ", 50 ns of work" : "";
+    bench::family table("semaphore: " + counted(threads, "thread") + ", " +
+                        counted(permits, "permit") + beside);
+    semaphores::add_all(table, in_turns(threads, permits, busy));
+    if (busy == amount::nothing) add_other_processes(table, threads, permits);
+    table.aside(": Jain index", "jain").run(how);
   }
 }
 
@@ -352,6 +375,11 @@ void threads_hand_over(const bench::options& how) {
     const char* const late = p == patience::with_deadline ? ", a deadline that never comes" : "";
     bench::family table(std::string("semaphore: hand-off, thread to thread") + late);
     semaphores::add_all(table, handing(p));
+    if (p == patience::endless) {
+      const std::string trips = std::to_string(scaled(5000));
+      processes::add(table, "tokio::sync::Semaphore", "handoff tokio " + trips);
+      processes::add(table, "tokio::sync::Notify", "handoff tokio-notify " + trips);
+    }
     if (bench::cpus().size() != 1)  // it spins
       semaphores::add<semaphores::bare_line>(table, kind::limit, semaphores::bare_line::name,
                                              handing_barely);
@@ -470,14 +498,14 @@ sample post_and_signal() {
   });
 }
 
-// Each queue with both kinds of fairness; measure(pick<basic_semaphore>()).
+// With both kinds of fairness; measure(pick<basic_semaphore>()).
 template <class Measure>
 void add_on_loops(bench::family& table, const Measure& measure) {
   queues::for_each([&](auto queue, const std::string& name) {
     using type = hybridloop::basic_semaphore<typename decltype(queue)::type, sync::fifo>;
     table.add(kind::ours, name, [measure] { return measure(semaphores::pick<type>()); });
   });
-  queues::for_each([&](auto queue, const std::string& name) {
+  queues::for_barging([&](auto queue, const std::string& name) {
     using type = hybridloop::basic_semaphore<typename decltype(queue)::type, sync::barging>;
     table.add(kind::ours, name + ", barging",
               [measure] { return measure(semaphores::pick<type>()); });
@@ -507,10 +535,10 @@ void loops_hand_over(const bench::options& how) {
   table.run(how);
 }
 
-// ---- Callbacks that wait ----
+// ---- Callbacks and coroutines that wait ----
 
 struct shape {
-  std::size_t callbacks, loops, permits;
+  std::size_t clients, loops, permits;
 };
 
 template <class Wait>
@@ -519,14 +547,14 @@ sample on_loops(shape of, const Wait& wait_for) {
     hybridloop::loop* loop;
     std::size_t left;
   };
-  const std::size_t each = (scaled(40000) + of.callbacks - 1) / of.callbacks;
+  const std::size_t each = (scaled(20000) + of.clients - 1) / of.clients;
   workloads::gate all_done;
-  std::atomic<std::size_t> busy{of.callbacks};
+  std::atomic<std::size_t> busy{of.clients};
   std::deque<rivals::ours<>> threads(of.loops);
   std::vector<client> clients;
-  for (std::size_t i = 0; i < of.callbacks; ++i)
+  for (std::size_t i = 0; i < of.clients; ++i)
     clients.push_back({&threads[i % of.loops].loop(), each});
-  return bench::timed(each * of.callbacks, [&] {
+  return bench::timed(each * of.clients, [&] {
     for (client& c : clients) {
       wait_for(c, [&](client& mine) {
         if (--mine.left != 0) return true;
@@ -553,25 +581,29 @@ void run_in_turns(Client& client, const More& more) {
   }));
 }
 
-void callbacks(const bench::options& how) {
-  std::vector<shape> shapes{{64, 1, 4}, {64, 2, 4}, {1000, 1, 100}, {1000, 2, 1}, {10000, 4, 100}};
-  if (how.full) {
-    shapes.clear();
-    for (const std::size_t callbacks : {6u, 64u, 1000u, 10000u}) {
-      for (const std::size_t loops : {1u, 2u, 4u, 8u}) {
-        for (const std::size_t permits : {1u, 4u, 100u})
-          shapes.push_back({callbacks, loops, permits});
-      }
+std::vector<shape> every_shape() {
+  std::vector<shape> all;
+  for (const std::size_t clients : {6u, 64u, 1000u, 10000u}) {
+    for (const std::size_t loops : {1u, 2u, 4u, 8u}) {
+      for (const std::size_t permits : {1u, 4u, 100u}) all.push_back({clients, loops, permits});
     }
   }
+  return all;
+}
+
+// start(semaphore, client, more) has a client hold a permit and release it, and again while more(client).
+template <class Start>
+void clients_on_loops(const bench::options& how, const char* what, std::vector<shape> shapes,
+                      const Start& start) {
+  if (bench::full) shapes = every_shape();
   for (const shape of : shapes) {
-    bench::family table("semaphore: " + counted(of.callbacks, "callback") + ", " +
+    bench::family table("semaphore: " + counted(of.clients, what) + ", " +
                         counted(of.loops, "loop") + ", " + counted(of.permits, "permit"));
-    add_on_loops(table, [of](auto chosen) {
+    add_on_loops(table, [of, start](auto chosen) {
       alignas(128)
           typename decltype(chosen)::type semaphore(static_cast<std::ptrdiff_t>(of.permits));
       const sample s =
-          on_loops(of, [&](auto& client, auto more) { hold_in_turns(semaphore, client, more); });
+          on_loops(of, [&](auto& client, auto more) { start(semaphore, client, more); });
       bench::must(semaphore.available() == static_cast<std::ptrdiff_t>(of.permits),
                   "every permit came back");
       return s;
@@ -582,6 +614,53 @@ void callbacks(const bench::options& how) {
     table.run(how);
   }
 }
+
+void callbacks(const bench::options& how) {
+  clients_on_loops(
+      how, "callback", {{64, 1, 4}, {64, 2, 4}, {1000, 1, 100}, {1000, 2, 1}, {10000, 4, 100}},
+      [](auto& semaphore, auto& client, auto more) { hold_in_turns(semaphore, client, more); });
+}
+
+#if defined(__cpp_impl_coroutine)
+// Its turn comes again when all that were there before have had theirs.
+struct next_turn {
+  hybridloop::loop& on;
+  bool await_ready() const noexcept { return false; }
+  void await_suspend(std::coroutine_handle<> frame) const {
+    rivals::accept(on.post([frame] { frame.resume(); }));
+  }
+  void await_resume() const noexcept {}
+};
+
+// On its loop. It holds the permit for a turn: else nobody on the same loop would ever wait.
+template <class Semaphore, class Client, class More>
+detached hold_for_a_turn(Semaphore& semaphore, Client& client, More more) {
+  do {
+    static_cast<void>(co_await semaphore.acquire_on(*client.loop));
+    co_await next_turn{*client.loop};
+    semaphore.release();
+  } while (more(client));
+}
+
+void coroutines_in_turns(const bench::options& how) {
+  std::vector<shape> shapes;
+  for (const std::size_t clients : {6u, 64u, 1000u}) {
+    for (const std::size_t loops : {1u, 2u}) {
+      for (const std::size_t permits : {1u, 4u, 100u}) {
+        if (permits < clients) shapes.push_back({clients, loops, permits});
+      }
+    }
+  }
+  clients_on_loops(how, "coroutine", std::move(shapes),
+                   [](auto& semaphore, auto& client, auto more) {
+                     rivals::accept(client.loop->post([&semaphore, &client, more] {
+                       hold_for_a_turn(semaphore, client, more);
+                     }));
+                   });
+}
+#else
+void coroutines_in_turns(const bench::options&) {}
+#endif
 
 }  // namespace
 
@@ -597,4 +676,5 @@ int main(int argc, char** argv) {
   threads_hand_over(how);
   loops_hand_over(how);
   callbacks(how);
+  coroutines_in_turns(how);
 }

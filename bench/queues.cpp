@@ -1,4 +1,5 @@
-// queues.cpp - what a phase's queue costs by itself: waiters that nobody has to wake, and storms of cancels
+// queues.cpp - what a phase's queue costs by itself: waiters that nobody has to wake, storms of cancels, and threads
+// that are stopped inside
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
@@ -12,7 +13,10 @@
 
 #include "support/bench.hpp"
 #include "support/crowd.hpp"
+#include "support/place.hpp"
 #include "support/queues.hpp"
+#include "support/stops.hpp"
+#include "support/workloads.hpp"
 
 namespace {
 
@@ -167,15 +171,20 @@ const char* name_of(order o) {
 
 constexpr std::size_t at_once = 1000;
 
+std::vector<std::size_t> in_order(order o) {
+  std::vector<std::size_t> who(at_once);
+  for (std::size_t i = 0; i < at_once; ++i) who[i] = o == order::last_first ? at_once - 1 - i : i;
+  if (o == order::random) std::shuffle(who.begin(), who.end(), std::mt19937(2024));
+  return who;
+}
+
 // A thousand at a time, all of whom leave. Aside: by how much the heap had grown at the most.
 template <class Queue>
 sample storm(order o, bool behind_one_who_stays) {
   permits<Queue> of(0);
   counting<Queue> stays;
   std::deque<counting<Queue>> waiters(at_once);
-  std::vector<std::size_t> who(at_once);
-  for (std::size_t i = 0; i < at_once; ++i) who[i] = o == order::last_first ? at_once - 1 - i : i;
-  if (o == order::random) std::shuffle(who.begin(), who.end(), std::mt19937(2024));
+  const std::vector<std::size_t> who = in_order(o);
   const std::size_t rounds = (std::max)(std::size_t{1}, scaled(1000000) / at_once);
   std::size_t left = 0;
   const std::size_t before = bench::heap_bytes();
@@ -218,10 +227,163 @@ void storms(const bench::options& how) {
   }
 }
 
+// ---- Cancels against releases ----
+
+// Does as it is told on a thread of its own, again and again, and both sides begin at once.
+class opponent {
+ public:
+  template <class Move>
+  explicit opponent(Move move) : thread_([this, move] {
+    for (std::size_t round = 1; reach(asked_, round); ++round) {
+      move();
+      done_.store(round, std::memory_order_release);
+    }
+  }) {}
+  opponent(const opponent&) = delete;
+  ~opponent() {
+    over_.store(true, std::memory_order_release);
+    thread_.join();
+  }
+
+  void begin() { asked_.store(++round_, std::memory_order_release); }
+  void finish() { static_cast<void>(reach(done_, round_)); }
+
+ private:
+  bool reach(const std::atomic<std::size_t>& count, std::size_t round) const {
+    while (count.load(std::memory_order_acquire) != round) {
+      if (over_.load(std::memory_order_acquire)) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
+  std::size_t round_ = 0;
+  alignas(128) std::atomic<std::size_t> asked_{0};
+  std::atomic<bool> over_{false};
+  alignas(128) std::atomic<std::size_t> done_{0};
+  std::thread thread_;  // last: it uses the others
+};
+
+// A thousand wait; a thread releases as many permits while another cancels all of them. Each hears one of the two,
+// and the permits of those who left are there in the end. Aside: the share of those who left.
+template <class Queue>
+sample race(order o) {
+  alignas(128) permits<Queue> of(0);
+  std::deque<counting<Queue>> waiters(at_once);
+  const std::vector<std::size_t> who = in_order(o);
+  const std::size_t rounds = (std::max)(std::size_t{1}, scaled(100000) / at_once);
+  std::size_t all_left = 0;
+  sample s;
+  {
+    opponent releaser([&of] {
+      for (std::size_t i = 0; i < at_once; ++i) of.give(1);
+    });
+    s = bench::timed(rounds * at_once, [&] {
+      for (std::size_t round = 0; round < rounds; ++round) {
+        for (counting<Queue>& w : waiters) w.wait(of);
+        releaser.begin();
+        std::size_t left = 0;
+        for (const std::size_t i : who) {
+          if (of.leave(waiters[i], wait_status::cancelled)) ++left;
+        }
+        releaser.finish();
+        std::size_t told = 0;
+        for (const counting<Queue>& w : waiters) {
+          bench::must(w.now() != answer::waits, "everybody was told");
+          if (w.now() == answer::cancelled) ++told;
+        }
+        bench::must(told == left, "who left was told so, and nobody else");
+        bench::must(of.account.available() == static_cast<std::ptrdiff_t>(left),
+                    "every permit once");
+        bench::must(left == 0 || of.try_take(static_cast<std::ptrdiff_t>(left)), "permits are had");
+        all_left += left;
+      }
+    });
+  }
+  s.aside = static_cast<double>(all_left) / static_cast<double>(rounds * at_once);
+  return s;
+}
+
+void races(const bench::options& how) {
+  for (const order o : {order::first_first, order::last_first, order::random}) {
+    bench::family table(std::string("queue: 1000 wait, cancels against releases, ") + name_of(o));
+    queues::for_each([&](auto queue, const std::string& name) {
+      using type = typename decltype(queue)::type;
+      table.add(kind::ours, name, [=] { return race<type>(o); });
+    });
+    table.aside(": share that left", "share").run(how);
+  }
+}
+
+// ---- Threads that are stopped inside ----
+
+// Four threads a core take half as many permits in turn, and now and then one of them loses its core for a
+// millisecond in the middle of an operation. Timed are the passes of the others. Aside: the 99.9th percentile.
+template <class Queue>
+sample stopped_inside(bool stops_on) {
+  struct taker {
+    explicit taker(std::size_t i, bool on) : stop(i, on), random(i) {}
+    stops::chance stop;
+    crowd::dice random;
+    std::vector<double> passes;
+  };
+  const std::size_t threads = 4 * (std::max)(std::size_t{2}, bench::cpus().size());
+  const std::size_t each = (std::max)(std::size_t{16}, scaled(64000) / threads);
+  const auto permits = static_cast<std::ptrdiff_t>(threads / 2);
+  const crowd::work busy(crowd::work::amount::some);
+  alignas(128) hybridloop::basic_semaphore<Queue, sync::fifo> semaphore(permits);
+  std::deque<taker> takers;
+  for (std::size_t i = 0; i < threads; ++i) takers.emplace_back(i, stops_on).passes.reserve(each);
+  workloads::gate start;
+  std::vector<std::thread> all;
+  for (taker& one : takers) {
+    all.emplace_back([&] {
+      start.pass();
+      stops::mine = &one.stop;
+      for (std::size_t n = 0; n < each; ++n) {
+        one.stop.begin_operation();
+        const auto begun = bench::steady::now();
+        static_cast<void>(semaphore.acquire());
+        busy(one.random);
+        semaphore.release();
+        const double took = bench::nanos_between(begun, bench::steady::now());
+        if (!one.stop.stopped()) one.passes.push_back(took);
+        busy(one.random);
+      }
+      stops::mine = nullptr;
+    });
+  }
+  const sample timed = bench::timed(each * threads, [&] {
+    start.open();
+    for (std::thread& t : all) t.join();
+  });
+  bench::must(semaphore.available() == permits, "every permit came back");
+  std::vector<double> values;
+  for (const taker& one : takers)
+    values.insert(values.end(), one.passes.begin(), one.passes.end());
+  sample s = bench::spread_of(values, timed);
+  std::sort(values.begin(), values.end());
+  s.aside = values[(values.size() - 1) * 999 / 1000];
+  return s;
+}
+
+void stopped_threads(const bench::options& how) {
+  bench::family table("queue: 4 threads a core, 2 permits a core, some stopped inside for 1 ms", "ns");
+  for (const bool on : {true, false}) {
+    queues::for_each_of<stops::traits>([&](auto queue, const std::string& name) {
+      using type = typename decltype(queue)::type;
+      table.add(kind::ours, on ? name : name + ", nobody is stopped",
+                [=] { return stopped_inside<type>(on); });
+    });
+  }
+  table.aside(": p99.9", "ns").run(how);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const bench::options how(argc, argv);
   mixes(how);
   storms(how);
+  races(how);
+  stopped_threads(how);
 }

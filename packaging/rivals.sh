@@ -22,10 +22,20 @@ all_here() {
   done
 }
 
-if ! all_here && has apt-get; then
-  get='apt-get install -y libuv1-dev libasio-dev libevent-dev libev-dev libconcurrentqueue-dev libnsync-dev libabsl-dev'
+install() {
+  get="apt-get install -y --no-install-recommends $*"
   if [ "$(id -u)" != 0 ]; then get="sudo -n $get"; fi
   { $get || { ${get%% install*} update && $get; }; } < /dev/null >&2 || true
+}
+
+if ! all_here && has apt-get; then
+  install libuv1-dev libasio-dev libevent-dev libev-dev libconcurrentqueue-dev libnsync-dev libabsl-dev
+fi
+
+# Of Rust, as Debian packages them; packaging/rust.sh builds with them.
+crates=/usr/share/cargo/registry
+if ! { has cargo && ls -d $crates/tokio-[0-9]* $crates/async-lock-[0-9]* $crates/futures-lite-[0-9]*; } > /dev/null 2>&1 && has apt-get; then
+  install cargo librust-tokio-dev librust-async-lock-dev librust-futures-lite-dev
 fi
 
 trial=$(mktemp); trap 'rm -f "$trial"' EXIT

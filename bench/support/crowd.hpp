@@ -60,6 +60,9 @@ inline double jain(const std::vector<std::uint64_t>& shares) {
   return squares > 0 ? sum * sum / (static_cast<double>(shares.size()) * squares) : 0;
 }
 
+// Long enough for each to have some slices of a core, where nobody waits for anything else. Microseconds.
+inline std::size_t span_of(std::size_t threads) { return bench::scaled(30000 + 2000 * threads); }
+
 // Each thread makes itself a pass by make(number), and calls it until it is to stop. The clock starts when all of
 // them have done one, and stops while all still run, so neither their start nor their end is in it. What
 // is timed is a pass of any of them; aside: Jain's index of how many each has done.
@@ -90,8 +93,7 @@ bench::sample run(std::size_t threads, const Make& make) {
     while (c.passes.load(std::memory_order_relaxed) == 0)
       std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
-  // Long enough for each to have some slices of a core, where nobody waits for anything else.
-  const auto span = std::chrono::microseconds(bench::scaled(30000 + 2000 * threads));
+  const auto span = std::chrono::microseconds(span_of(threads));
   count(before);
   bench::sample s = bench::timed_by([&] {
     std::this_thread::sleep_for(span);

@@ -15,7 +15,6 @@ enum class format { text, csv, json };
 struct options {
   format as = format::text;
   int reps = 7;
-  bool full = false;    // every combination, where a table stands for many
   std::string program;  // its name, without folders
   std::string only;     // text of a family's title or of a row's name
 
@@ -25,6 +24,12 @@ struct options {
     return title.find(only) != std::string::npos || row.find(only) != std::string::npos;
   }
 };
+
+// Every combination, where a table stands for many: --full.
+inline bool full = false;
+
+// Where the programs are; ends in a slash, or is empty.
+inline std::string folder;
 
 // Share of the usual operations that a repetition does: --scale, and less in a counted run.
 inline double scale = 1;
@@ -36,7 +41,9 @@ inline std::size_t scaled(std::size_t operations) {
 
 inline options::options(int argc, char** argv) {
   program = argv[0];
-  program.erase(0, program.rfind('/') + 1);
+  const std::size_t name = program.rfind('/') + 1;
+  folder = program.substr(0, name);
+  program.erase(0, name);
   const auto next = [&](int& i) { return i + 1 < argc ? argv[++i] : ""; };
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];

@@ -382,7 +382,7 @@ void add_ours(bench::family& table, const Measure& measure, const std::string& s
     using type = typename decltype(queue)::type;
     add<ours<type, sync::fifo>>(table, bench::kind::ours, name + suffix, measure);
   });
-  queues::for_each([&](auto queue, const std::string& name) {
+  queues::for_barging([&](auto queue, const std::string& name) {
     using type = typename decltype(queue)::type;
     add<ours<type, sync::barging>>(table, bench::kind::ours, name + ", barging" + suffix, measure);
   });
