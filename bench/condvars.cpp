@@ -77,8 +77,8 @@ std::string name_of(call how) {
 }
 
 std::vector<std::size_t> herd_sizes() {
-  if (bench::full) return {8, 50, 200, 500, 1000};
-  return {8, 50, 200};
+  if (bench::full) return {8, 50, 64, 200, 500, 1000};
+  return {8, 64, 200};
 }
 
 // All wait; one wakes all, who take the lock one after the other and wait again. Timed is what each of them
