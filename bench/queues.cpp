@@ -40,20 +40,23 @@ class counting : public permits<Queue>::node {
   using node = typename permits<Queue>::node;
 
  public:
-  counting() : node(&note) {}
+  counting() : node(&note_it) {}
 
   answer now() const { return answer_.load(std::memory_order_acquire); }
   void wait(permits<Queue>& of) {
     answer_.store(answer::waits, std::memory_order_relaxed);
     const std::ptrdiff_t had = of.take(1);
-    if (of.queue_up(*this, 1, had)) note(*this);
+    if (of.queue_up(*this, 1, had)) note();
   }
 
  private:
-  static void note(hybridloop::detail::waiter<typename Queue::traits>& w) noexcept {
-    auto& me = static_cast<counting&>(static_cast<node&>(w));
-    const bool granted = w.status == wait_status::granted;
-    me.answer_.store(granted ? answer::granted : answer::cancelled, std::memory_order_release);
+  using traits = typename Queue::traits;
+  static void note_it(hybridloop::detail::waiter<traits>& w, hybridloop::detail::nudges<traits>&) noexcept {
+    static_cast<counting&>(static_cast<node&>(w)).note();
+  }
+  void note() noexcept {
+    const bool granted = this->status == wait_status::granted;
+    answer_.store(granted ? answer::granted : answer::cancelled, std::memory_order_release);
   }
   std::atomic<answer> answer_{answer::none};
 };

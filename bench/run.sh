@@ -3,10 +3,11 @@
 #
 #   sh bench/run.sh FOLDER [--csv | --json] [--reps N] [--only TEXT] [--scale SHARE] [--full]
 #
-# FOLDER holds the programs. --json is one document, {"head": {...}, "rows": [...]}, with a row a line.
+# FOLDER holds the programs; PROGRAMS names some of them, all by default. --json is one document,
+# {"head": {...}, "rows": [...]}, with a row a line.
 set -eu
 programs=$1; shift
-order='pingpong wakes policies timers descriptors bursts permits queues condvars cost'
+order=${PROGRAMS:-pingpong wakes policies timers descriptors bursts permits queues condvars cost}
 
 all() {
   for program in $order; do

@@ -45,7 +45,7 @@ class book {
     fake(book& of, char name) : Core::node(&write_down), of_(&of), name_(name) {}
 
    private:
-    static void write_down(detail::waiter<traits>& w) noexcept {
+    static void write_down(detail::waiter<traits>& w, detail::nudges<traits>&) noexcept {
       auto& me = static_cast<fake&>(w);
       me.of_->told_ += std::string(me.of_->told_.empty() ? "" : " ") + me.name_ + ":" + name_of(me.status);
     }

@@ -38,7 +38,7 @@ class small_lock {
 
  private:
   enum : std::uint32_t { free, held, slept_on };
-  static constexpr int looks = 40;  // what a few lines take
+  static constexpr int looks = 12;  // what a few lines take, several times over
 
   HYBRIDLOOP_OUT_OF_LINE void lock_slowly() noexcept {
     for (int i = 0; i < looks; ++i) {
@@ -47,7 +47,7 @@ class small_lock {
                                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
         return;
       }
-      cpu_pause();
+      for (int pauses = i < 4 ? 1 << i : 16; pauses != 0; --pauses) cpu_pause();
     }
     while (word_.exchange(slept_on, std::memory_order_acquire) != free) {  // [small] L9
       Traits::parker::wait(word_, slept_on, never);
