@@ -590,7 +590,7 @@ void notifications_arrive(std::size_t rounds) {
       crowd.emplace_back([&, who] {
         dice chance(who + 1);
         for (std::size_t i = 0; i < rounds; ++i) {
-          sleeper<notices_of<Queue>> w;
+          sleeper<notices_of<Queue>> w(core);
           w.begin(1, 0);
           core.account.enter();
           core.join(w);
