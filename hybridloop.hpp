@@ -79,7 +79,7 @@
 // on its first line:
 //   base/    os config contract error clock bits pause handle
 //   task/    unique_task memory plain_array fifo index_stack slab arena
-//   wait/    kernel parker notice bell fence
+//   wait/    kernel_posix kernel_linux kernel_unix kernel_bsd kernel parker notice bell fence
 //   poller/  contract epoll poll none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag strays wheel timers
@@ -132,6 +132,37 @@
 #define HYBRIDLOOP_OS_LINUX() 1
 #else
 #define HYBRIDLOOP_OS_LINUX() 0
+#endif
+#if defined(__APPLE__)
+#define HYBRIDLOOP_OS_MACOS() 1
+#else
+#define HYBRIDLOOP_OS_MACOS() 0
+#endif
+#if defined(__FreeBSD__)
+#define HYBRIDLOOP_OS_FREEBSD() 1
+#else
+#define HYBRIDLOOP_OS_FREEBSD() 0
+#endif
+#if defined(__OpenBSD__)
+#define HYBRIDLOOP_OS_OPENBSD() 1
+#else
+#define HYBRIDLOOP_OS_OPENBSD() 0
+#endif
+#if defined(__NetBSD__)
+#define HYBRIDLOOP_OS_NETBSD() 1
+#else
+#define HYBRIDLOOP_OS_NETBSD() 0
+#endif
+#if defined(_WIN32)
+#define HYBRIDLOOP_OS_WINDOWS() 1
+#else
+#define HYBRIDLOOP_OS_WINDOWS() 0
+#endif
+// The five POSIX systems above and any other with POSIX threads, poll(2) and mmap(2).
+#if !defined(_WIN32) && (defined(__unix__) || defined(__APPLE__))
+#define HYBRIDLOOP_OS_POSIX() 1
+#else
+#define HYBRIDLOOP_OS_POSIX() 0
 #endif
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -1508,23 +1539,18 @@ class arena final : public block_source {
 HYBRIDLOOP_CLOSE
 // <<< task/arena.hpp
 
-// >>> wait/kernel.hpp - the kernel seam: every system call of the library, each answering -errno
-#if HYBRIDLOOP_OS(LINUX)
+// >>> wait/kernel_posix.hpp - the system calls that all POSIX systems have
+#if HYBRIDLOOP_OS(POSIX)
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #if !HYBRIDLOOP_NO_IO
 #include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #endif
 
@@ -1543,21 +1569,8 @@ struct file_identity {
   }
 };
 
-// A traits type names its kernel, so a test can put one in between that injects failures, counts
-// calls or moves a clock of its own. Answers are what the kernel answers: a value, or -errno.
-struct linux_kernel {
-  // 32-bit systems built with a 64-bit time_t need the call that takes one.
-#if defined(SYS_futex_time64) && (!defined(SYS_futex) || defined(__USE_TIME_BITS64))
-  static constexpr long futex_number = SYS_futex_time64;
-#else
-  static constexpr long futex_number = SYS_futex;
-#endif
-#if defined(SYS_epoll_pwait2)
-  static constexpr long epoll_pwait2_number = SYS_epoll_pwait2;
-#else
-  static constexpr long epoll_pwait2_number = 441;  // on every CPU; headers before 5.11 lack it
-#endif
-
+// What each system lays over this: see wait/kernel.hpp.
+struct posix_kernel {
   static int answer(long result) noexcept { return result < 0 ? -errno : static_cast<int>(result); }
 
   // Seconds of 32 bits end in 68 years: who sleeps so long is woken, and sleeps again.
@@ -1571,67 +1584,12 @@ struct linux_kernel {
     return out;
   }
 
-  // Sleeps while *word == expected, until woken or CLOCK_MONOTONIC reaches the deadline.
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
-    const timespec at = to_timespec(deadline);
-    return answer(::syscall(futex_number, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
-                            deadline == never ? nullptr : &at, nullptr, FUTEX_BITSET_MATCH_ANY));
+  // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
+  static int whole_milliseconds(nanos timeout) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000;
+    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
+    return static_cast<int>(up < longest ? up : longest);
   }
-
-  // The address is never read here, so it may belong to nobody any more.
-  static int futex_wake(const void* word, int count) noexcept {
-    return answer(::syscall(futex_number, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, nullptr,
-                            nullptr, 0));
-  }
-
-  // membarrier(2); the numbers are the kernel's own, older headers lack their names.
-  static constexpr int membarrier_global = 1;
-  static constexpr int membarrier_expedited = 1 << 3;
-  static constexpr int membarrier_register_expedited = 1 << 4;
-  static int membarrier(int command) noexcept {
-    return answer(::syscall(SYS_membarrier, command, 0, 0));
-  }
-
-#if !HYBRIDLOOP_NO_IO
-  static int epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
-  static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
-    return answer(::epoll_ctl(epoll, what, fd, event));
-  }
-  // The timeout is relative; `never` waits for ever.
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
-    struct {  // struct __kernel_timespec: 64-bit everywhere
-      std::int64_t seconds, nanoseconds;
-    } span{timeout / 1000000000, timeout % 1000000000};
-    return answer(::syscall(epoll_pwait2_number, epoll, out, room, timeout == never ? nullptr : &span, nullptr,
-                            std::size_t{0}));
-  }
-  static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
-    return answer(::epoll_wait(epoll, out, room, milliseconds));
-  }
-
-  static int eventfd() noexcept { return answer(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
-
-  // The timeout is relative; `never` waits for ever.
-  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
-    const timespec span = to_timespec(timeout);
-    return answer(::ppoll(descriptors, count, timeout == never ? nullptr : &span, nullptr));
-  }
-  static constexpr short poll_half_close = POLLRDHUP;  // 0 where there is no such thing
-
-  // The end to read from, then the end to write to.
-  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
-
-  // Not fstat(), of which thread sanitizers think that it must not meet a close(). Here it may.
-  static int identify(int fd, file_identity& out) noexcept {
-    if (fd < 0) return -EBADF;
-    struct stat file;
-    if (::fstatat(fd, "", &file, AT_EMPTY_PATH) != 0) return -errno;
-    out.device = static_cast<std::uint64_t>(file.st_dev);
-    out.inode = static_cast<std::uint64_t>(file.st_ino);
-    out.always_ready = cannot_be_polled(file);
-    return 0;
-  }
-#endif
 
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     return answer(::write(fd, bytes, size));
@@ -1641,13 +1599,16 @@ struct linux_kernel {
   }
   static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
   static int close(int fd) noexcept { return answer(::close(fd)); }
-  // Makes `number` name what `fd` names; what it named before is closed, in one step.
-  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
+
+#if defined(MAP_NORESERVE)
+  static constexpr int unreserved = MAP_NORESERVE;
+#else
+  static constexpr int unreserved = 0;
+#endif
 
   // Zeroed pages that cost nothing until touched; nullptr when there are none.
   static void* map(std::size_t bytes) noexcept {
-    void* got = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* got = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | unreserved, -1, 0);
     return got == MAP_FAILED ? nullptr : got;
   }
   static void unmap(void* memory, std::size_t bytes) noexcept { ::munmap(memory, bytes); }
@@ -1734,7 +1695,116 @@ struct linux_kernel {
     ::nanosleep(&length, nullptr);
   }
 
-  // CPUs this thread may use: the affinity mask, and never more than the cgroup's quota.
+#if !HYBRIDLOOP_NO_IO
+ protected:
+  // What epoll refuses, and what a poller of another system is asked to refuse as well.
+  static bool cannot_be_polled(const struct stat& file) noexcept {
+    if (S_ISREG(file.st_mode) || S_ISDIR(file.st_mode) || S_ISBLK(file.st_mode)) return true;
+    if (!S_ISCHR(file.st_mode)) return false;
+    for (const char* device : {"/dev/null", "/dev/zero", "/dev/full"}) {
+      struct stat known;
+      if (::stat(device, &known) == 0 && known.st_rdev == file.st_rdev) return true;
+    }
+    return false;
+  }
+  static void identity_of(const struct stat& file, file_identity& out) noexcept {
+    out.device = static_cast<std::uint64_t>(file.st_dev);
+    out.inode = static_cast<std::uint64_t>(file.st_ino);
+    out.always_ready = cannot_be_polled(file);
+  }
+#endif
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(POSIX)
+// <<< wait/kernel_posix.hpp
+
+// >>> wait/kernel_linux.hpp - the kernel seam on Linux: futex, membarrier, epoll, eventfd
+#if HYBRIDLOOP_OS(LINUX)
+#include <linux/futex.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#if !HYBRIDLOOP_NO_IO
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#endif
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+struct linux_kernel : posix_kernel {
+  // 32-bit systems built with a 64-bit time_t need the call that takes one.
+#if defined(SYS_futex_time64) && (!defined(SYS_futex) || defined(__USE_TIME_BITS64))
+  static constexpr long futex_number = SYS_futex_time64;
+#else
+  static constexpr long futex_number = SYS_futex;
+#endif
+#if defined(SYS_epoll_pwait2)
+  static constexpr long epoll_pwait2_number = SYS_epoll_pwait2;
+#else
+  static constexpr long epoll_pwait2_number = 441;  // on every CPU; headers before 5.11 lack it
+#endif
+
+  // The deadline is one of CLOCK_MONOTONIC.
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    const timespec at = to_timespec(deadline);
+    return answer(::syscall(futex_number, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
+                            deadline == never ? nullptr : &at, nullptr, FUTEX_BITSET_MATCH_ANY));
+  }
+  static int futex_wake(const void* word, int count) noexcept {
+    return answer(::syscall(futex_number, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, nullptr,
+                            nullptr, 0));
+  }
+
+  // membarrier(2); the numbers are the kernel's own, older headers lack their names.
+  static constexpr int membarrier_global = 1;
+  static constexpr int membarrier_expedited = 1 << 3;
+  static constexpr int membarrier_register_expedited = 1 << 4;
+  static int membarrier(int command) noexcept {
+    return answer(::syscall(SYS_membarrier, command, 0, 0));
+  }
+
+#if !HYBRIDLOOP_NO_IO
+  static int epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
+  static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
+    return answer(::epoll_ctl(epoll, what, fd, event));
+  }
+  // The timeout is relative; `never` waits for ever.
+  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
+    struct {  // struct __kernel_timespec: 64-bit everywhere
+      std::int64_t seconds, nanoseconds;
+    } span{timeout / 1000000000, timeout % 1000000000};
+    return answer(::syscall(epoll_pwait2_number, epoll, out, room, timeout == never ? nullptr : &span, nullptr,
+                            std::size_t{0}));
+  }
+  static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
+    return answer(::epoll_wait(epoll, out, room, milliseconds));
+  }
+
+  static int eventfd() noexcept { return answer(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
+
+  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+    const timespec span = to_timespec(timeout);
+    return answer(::ppoll(descriptors, count, timeout == never ? nullptr : &span, nullptr));
+  }
+  static constexpr short poll_half_close = POLLRDHUP;
+
+  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
+
+  // Not fstat(), of which thread sanitizers think that it must not meet a close(). Here it may.
+  static int identify(int fd, file_identity& out) noexcept {
+    if (fd < 0) return -EBADF;
+    struct stat file;
+    if (::fstatat(fd, "", &file, AT_EMPTY_PATH) != 0) return -errno;
+    identity_of(file, out);
+    return 0;
+  }
+#endif
+
+  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
+
+  // The affinity mask, and never more than the cgroup's quota.
   static unsigned usable_cpus() noexcept {
     static const unsigned quota = quota_cpus();
     cpu_set_t mask;
@@ -1745,19 +1815,6 @@ struct linux_kernel {
   }
 
  private:
-#if !HYBRIDLOOP_NO_IO
-  // What epoll refuses.
-  static bool cannot_be_polled(const struct stat& file) noexcept {
-    if (S_ISREG(file.st_mode) || S_ISDIR(file.st_mode) || S_ISBLK(file.st_mode)) return true;
-    if (!S_ISCHR(file.st_mode)) return false;
-    for (const char* device : {"/dev/null", "/dev/zero", "/dev/full"}) {
-      struct stat known;
-      if (::stat(device, &known) == 0 && known.st_rdev == file.st_rdev) return true;
-    }
-    return false;
-  }
-#endif
-
   static constexpr unsigned unlimited = 1u << 16;
 
   // "max 100000" or "150000 100000": quota and period in microseconds (cgroup v2), or the same
@@ -1787,11 +1844,126 @@ struct linux_kernel {
   }
 };
 
-using system_kernel = linux_kernel;
-
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 #endif  // HYBRIDLOOP_OS(LINUX)
+// <<< wait/kernel_linux.hpp
+
+// >>> wait/kernel_unix.hpp - the kernel seam of POSIX systems that have nothing better to offer
+#if HYBRIDLOOP_OS(POSIX)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Only what POSIX knows: what is not inherited is said in a second step, so a program that another
+// thread starts in between inherits it; and timeouts are whole milliseconds, rounded up.
+struct unix_kernel : posix_kernel {
+#if !HYBRIDLOOP_NO_IO
+  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+    return answer(::poll(descriptors, static_cast<nfds_t>(count),
+                         timeout == never ? -1 : whole_milliseconds(timeout)));
+  }
+#if defined(POLLRDHUP)
+  static constexpr short poll_half_close = POLLRDHUP;
+#else
+  static constexpr short poll_half_close = 0;
+#endif
+
+  static int pipe(int (&ends)[2]) noexcept {
+    if (::pipe(ends) != 0) return -errno;
+    for (const int end : ends) {
+      if (!keep_to_ourselves(end) || ::fcntl(end, F_SETFL, O_NONBLOCK) != 0) {
+        const int refused = -errno;
+        ::close(ends[0]);
+        ::close(ends[1]);
+        ends[0] = ends[1] = -1;
+        return refused;
+      }
+    }
+    return 0;
+  }
+
+  static int identify(int fd, file_identity& out) noexcept {
+    struct stat file;
+    if (::fstat(fd, &file) != 0) return -errno;
+    identity_of(file, out);
+    return 0;
+  }
+#endif
+
+  static int replace(int number, int fd) noexcept {
+    if (::dup2(fd, number) < 0) return -errno;
+    return keep_to_ourselves(number) ? number : -errno;
+  }
+
+  static unsigned usable_cpus() noexcept {
+    const long online = ::sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? static_cast<unsigned>(online) : 1u;
+  }
+
+ protected:
+  static bool keep_to_ourselves(int fd) noexcept { return ::fcntl(fd, F_SETFD, FD_CLOEXEC) == 0; }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(POSIX)
+// <<< wait/kernel_unix.hpp
+
+// >>> wait/kernel_bsd.hpp - the kernel seam on FreeBSD, OpenBSD and NetBSD
+#if HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// They can say in one step what is not inherited.
+struct bsd_kernel : unix_kernel {
+#if !HYBRIDLOOP_NO_IO
+  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
+#endif
+  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif
+// <<< wait/kernel_bsd.hpp
+
+// >>> wait/kernel.hpp - the kernel seam: what every system call of the library answers, and whose they are
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A traits type names its kernel, so a test can put one in between that injects failures, counts
+// calls or moves a clock of its own. Answers are what the kernel answers: a value, or -errno.
+//
+// Every kernel has these. What only one poller or barrier calls (epoll_ctl, kevent, membarrier) is
+// said where that kernel offers it.
+//
+//   futex_wait(word, expected, deadline)
+//                        sleeps while the 32 bits at `word` are `expected`, until it is woken or the
+//                        steady clock reaches the deadline; `never` is none. May end for no reason
+//   futex_wake(word, n)  wakes up to n that sleep there. The address is never read, so it may belong to
+//                        nobody any more
+//   poll(set, n, timeout)          relative; `never` waits for ever
+//   poll_half_close      what poll() reports when the peer has sent its last; 0 where it says nothing
+//   pipe(ends)           the end to read from, then the end to write to; neither blocks, nor is inherited
+//   identify(fd, out)    which file a number names
+//   write, read, close, is_descriptor
+//   replace(number, fd)  makes `number` name what `fd` names; what it named before is closed, in one step
+//   map(bytes)           zeroed pages that cost nothing until touched; nullptr when there are none
+//   unmap(memory, bytes)
+//   yield(), nap(span)
+//   forks()              changes in the child of a fork
+//   thread, mutex, hold
+//   usable_cpus()        how many CPUs this thread may use
+#if HYBRIDLOOP_OS(LINUX)
+using system_kernel = linux_kernel;
+#elif HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
+using system_kernel = bsd_kernel;
+#elif HYBRIDLOOP_OS(POSIX)
+using system_kernel = unix_kernel;
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
 // <<< wait/kernel.hpp
 
 // >>> wait/parker.hpp - sleeping on a 32-bit word until another thread wakes it or a deadline comes
@@ -2231,7 +2403,7 @@ class epoll_poller {
       if (has_pwait2()) got = Kernel::epoll_pwait2(epoll_, events, want, timeout);
       if (got == -ENOSYS || got == -EPERM) {  // EPERM: a sandbox that does not know the call
         no_pwait2().store(true, std::memory_order_relaxed);  // a hint; asking again is harmless
-        got = Kernel::epoll_wait(epoll_, events, want, whole_milliseconds(timeout));
+        got = Kernel::epoll_wait(epoll_, events, want, Kernel::whole_milliseconds(timeout));
       }
     }
     if (got < 0) return got == -EINTR ? 0 : got;
@@ -2307,12 +2479,6 @@ class epoll_poller {
     return kept;
   }
 
-  static int whole_milliseconds(nanos timeout) noexcept {
-    constexpr nanos longest = nanos{24} * 3600 * 1000;  // the caller sleeps again
-    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
-    return static_cast<int>(up < longest ? up : longest);
-  }
-
   static std::atomic<bool>& no_pwait2() noexcept {
     static std::atomic<bool> missing{false};
     return missing;
@@ -2332,7 +2498,7 @@ HYBRIDLOOP_CLOSE
 // <<< poller/epoll.hpp
 
 // >>> poller/poll.hpp - readiness from poll(2), which every POSIX system has
-#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#if HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -2605,7 +2771,7 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#endif  // HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
 // <<< poller/poll.hpp
 
 // >>> poller/none.hpp - no poller at all, for HYBRIDLOOP_NO_IO
@@ -12968,6 +13134,12 @@ HYBRIDLOOP_CLOSE
 // >>> base/undef.hpp - takes back every macro that is ours and leaves those that a user set
 #undef HYBRIDLOOP_OS
 #undef HYBRIDLOOP_OS_LINUX
+#undef HYBRIDLOOP_OS_MACOS
+#undef HYBRIDLOOP_OS_FREEBSD
+#undef HYBRIDLOOP_OS_OPENBSD
+#undef HYBRIDLOOP_OS_NETBSD
+#undef HYBRIDLOOP_OS_WINDOWS
+#undef HYBRIDLOOP_OS_POSIX
 #undef HYBRIDLOOP_SANITIZED
 #undef HYBRIDLOOP_EXCEPTIONS
 #undef HYBRIDLOOP_PASTE

@@ -107,6 +107,10 @@
 #include "task/slab.hpp"
 #include "task/arena.hpp"
 
+#include "wait/kernel_posix.hpp"
+#include "wait/kernel_linux.hpp"
+#include "wait/kernel_unix.hpp"
+#include "wait/kernel_bsd.hpp"
 #include "wait/kernel.hpp"
 #include "wait/parker.hpp"
 #include "wait/notice.hpp"
