@@ -7,8 +7,10 @@
 #include "base/os.hpp"
 #include "wait/kernel_bsd.hpp"
 #include "wait/kernel_linux.hpp"
+#include "wait/kernel_macos.hpp"
 #include "wait/kernel_posix.hpp"
 #include "wait/kernel_unix.hpp"
+#include "wait/parking_lot.hpp"
 
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -36,12 +38,31 @@ namespace detail {
 //   forks()              changes in the child of a fork
 //   thread, mutex, hold
 //   usable_cpus()        how many CPUs this thread may use
+//   parking              the name of what is behind the first two
 #if HYBRIDLOOP_OS(LINUX)
-using system_kernel = linux_kernel;
+using native_kernel = linux_kernel;
+#elif HYBRIDLOOP_OS(MACOS)
+using native_kernel = macos_kernel;
 #elif HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
-using system_kernel = bsd_kernel;
+using native_kernel = bsd_kernel;
 #elif HYBRIDLOOP_OS(POSIX)
-using system_kernel = unix_kernel;
+using native_kernel = unix_kernel;
+#endif
+
+// For HYBRIDLOOP_PARKER=condvar: all of that kernel but its words.
+template <class Kernel>
+struct without_words : Kernel {
+  static constexpr const char* parking = "condvar";
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    return parking_lot::wait(word, expected, deadline);
+  }
+  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
+};
+
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
+using system_kernel = without_words<native_kernel>;
+#else
+using system_kernel = native_kernel;
 #endif
 
 }  // namespace detail

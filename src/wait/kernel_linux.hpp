@@ -31,6 +31,8 @@ struct linux_kernel : posix_kernel {
   static constexpr long epoll_pwait2_number = 441;  // on every CPU; headers before 5.11 lack it
 #endif
 
+  static constexpr const char* parking = "futex";
+
   // The deadline is one of CLOCK_MONOTONIC.
   static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
     const timespec at = to_timespec(deadline);

@@ -8,6 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/os.hpp"
+#include "wait/kernel_kqueue.hpp"
 
 #if HYBRIDLOOP_OS(POSIX)
 #include <errno.h>
@@ -32,6 +33,7 @@ struct file_identity {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   bool always_ready = false;  // a file that cannot be waited for
+  bool pipe = false;
 
   friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
     return a.device == b.device && a.inode == b.inode;
@@ -39,7 +41,7 @@ struct file_identity {
 };
 
 // What each system lays over this: see wait/kernel.hpp.
-struct posix_kernel {
+struct posix_kernel : kqueue_calls {
   static int answer(long result) noexcept { return result < 0 ? -errno : static_cast<int>(result); }
 
   // Seconds of 32 bits end in 68 years: who sleeps so long is woken, and sleeps again.
@@ -180,6 +182,7 @@ struct posix_kernel {
     out.device = static_cast<std::uint64_t>(file.st_dev);
     out.inode = static_cast<std::uint64_t>(file.st_ino);
     out.always_ready = cannot_be_polled(file);
+    out.pipe = S_ISFIFO(file.st_mode);
   }
 #endif
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "wait/kernel_posix.hpp"
+#include "wait/parking_lot.hpp"
 
 #if HYBRIDLOOP_OS(POSIX)
 HYBRIDLOOP_OPEN
@@ -13,6 +14,12 @@ namespace detail {
 // Only what POSIX knows: what is not inherited is said in a second step, so a program that another
 // thread starts in between inherits it; and timeouts are whole milliseconds, rounded up.
 struct unix_kernel : posix_kernel {
+  static constexpr const char* parking = "condvar";
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    return parking_lot::wait(word, expected, deadline);
+  }
+  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
+
 #if !HYBRIDLOOP_NO_IO
   static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
     return answer(::poll(descriptors, static_cast<nfds_t>(count),
