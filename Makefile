@@ -18,7 +18,7 @@
 #   make coverage     lines and branches of src/ that no test reaches: named in tests/uncovered.txt, or a failure
 #   make fuzz         the same from bytes, by clang's libFuzzer
 #
-#   make check        all that a change must pass: check-join, and the tests in six ways
+#   make check        all that a change must pass: check-join, and the tests in seven ways
 #   make check-join   the part of it that takes seconds: joined file, macros, edges, conditionals
 #   make join         write hybridloop.hpp from src/         make split   carry edits of it back
 #   make format       clang-format, for all but the joined file
@@ -30,7 +30,8 @@
 #   OPT=-O2           the optimizer: -O1 for the tests, which are long to compile; benches and examples have -O2
 #   SAN=thread        a sanitizer: thread, or address,undefined
 #   EXC=0             no exceptions, no RTTI
-#   POLLER=poll       another poller than the system's best
+#   POLLER=poll       another poller than the system's best; POLLER=kqueue takes libkqueue, or tests/kqueue
+#   PARKER=condvar    another way to sleep than the system's best
 #   HEADER=joined     the joined header instead of src/
 #   TEST_SCALE=0.1    a tenth of the stress; the tests read it from the environment
 #   ARGS=...          for the program that is run: ARGS='-tc="*wakes*"'
@@ -58,6 +59,7 @@ OPT    :=
 SAN    :=
 EXC    := 1
 POLLER :=
+PARKER :=
 HEADER := src
 ARGS   :=
 
@@ -70,7 +72,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 empty  :=
 comma  := ,
-name   := $(notdir $(CXX))-$(STD)$(CPU:%=-%)$(OPT)$(SAN:%=-%)$(COVERAGE:%=-coverage)$(if $(filter 0,$(EXC)),-noexc)$(POLLER:%=-%)
+name   := $(notdir $(CXX))-$(STD)$(CPU:%=-%)$(OPT)$(SAN:%=-%)$(COVERAGE:%=-coverage)$(if $(filter 0,$(EXC)),-noexc)$(POLLER:%=-%)$(PARKER:%=-%)
 name   := $(subst $(comma),+,$(subst $(empty) ,_,$(name)))
 dir    := build/$(name)-$(HEADER)
 joined := build/$(name)-joined
@@ -108,10 +110,17 @@ endif
 ifeq ($(EXC),0)
 flags    += -fno-exceptions -fno-rtti -DDOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
 endif
-flags    += $(POLLER:%=-DHYBRIDLOOP_POLLER=%)
+flags    += $(POLLER:%=-DHYBRIDLOOP_POLLER=%) $(PARKER:%=-DHYBRIDLOOP_PARKER=%)
+# kqueue on Linux: libkqueue where it is, or a small one of our own on top of epoll.
+ifeq ($(POLLER),kqueue)
+libkqueue := $(wildcard /usr/include/kqueue)
+flags    += -DTEST_KQUEUE $(if $(libkqueue),-isystem $(libkqueue),-isystem tests/kqueue)
+libraries := $(libkqueue:%=-lkqueue)
+kqueue    := $(if $(libkqueue),,kqueue/kqueue)
+endif
 compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
 
-objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(sort $(wildcard tests/*_test.cpp)))
+objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(sort $(wildcard tests/*_test.cpp))) $(kqueue:%=$(dir)/%.o)
 benches  := $(patsubst %.cpp,$(dir)/%,$(sort $(wildcard bench/*.cpp)))
 hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp)))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
@@ -211,10 +220,11 @@ $(dir)/explore/engine/%.o $(dir)/explore/%.o: tests/explore/%.cpp Makefile
 
 $(dir)/tests: $(objects)
 	@echo "LD  $@"
-	@$(CXX) $(flags) $^ -o $@
+	@$(CXX) $(flags) $^ -o $@ $(libraries)
 
 $(dir)/%.o: tests/%.cpp Makefile | $(dir)/doctest
 	@echo "CXX $<"
+	@mkdir -p $(@D)
 	@$(compile) $(speed) $(include) -Itests -c $< -o $@
 
 $(dir)/soak: tests/soak/soak.cpp Makefile
@@ -281,6 +291,7 @@ check: check-join
 	$(call leg,clang++,STD=c++20 HEADER=src)
 	$(call leg,g++,EXC=0 HEADER=joined)
 	$(call leg,g++,POLLER=poll)
+	$(call leg,g++,PARKER=condvar)
 
 check-join:
 	@sh packaging/join.sh check

@@ -51,7 +51,8 @@
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
-//   HYBRIDLOOP_POLLER           auto          auto, epoll, poll: the kernel interface behind watch()
+//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, poll: behind watch()
+//   HYBRIDLOOP_PARKER           auto          auto, condvar: what a thread sleeps on
 //   HYBRIDLOOP_NO_IO            0             1 leaves pollers out
 //   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
 //   HYBRIDLOOP_ARENA_CAPACITY   65536         blocks behind it
@@ -79,8 +80,9 @@
 // on its first line:
 //   base/    os config contract error clock bits pause handle
 //   task/    unique_task memory plain_array fifo index_stack slab arena
-//   wait/    kernel parker notice bell fence
-//   poller/  contract epoll poll none select
+//   wait/    kernel_kqueue kernel_posix monitor parking_lot kernel_linux kernel_unix kernel_macos
+//            kernel_bsd kernel parker notice bell fence
+//   poller/  contract epoll kqueue poll none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag strays wheel timers
 //   watch/   record registry watches
@@ -133,6 +135,37 @@
 #else
 #define HYBRIDLOOP_OS_LINUX() 0
 #endif
+#if defined(__APPLE__)
+#define HYBRIDLOOP_OS_MACOS() 1
+#else
+#define HYBRIDLOOP_OS_MACOS() 0
+#endif
+#if defined(__FreeBSD__)
+#define HYBRIDLOOP_OS_FREEBSD() 1
+#else
+#define HYBRIDLOOP_OS_FREEBSD() 0
+#endif
+#if defined(__OpenBSD__)
+#define HYBRIDLOOP_OS_OPENBSD() 1
+#else
+#define HYBRIDLOOP_OS_OPENBSD() 0
+#endif
+#if defined(__NetBSD__)
+#define HYBRIDLOOP_OS_NETBSD() 1
+#else
+#define HYBRIDLOOP_OS_NETBSD() 0
+#endif
+#if defined(_WIN32)
+#define HYBRIDLOOP_OS_WINDOWS() 1
+#else
+#define HYBRIDLOOP_OS_WINDOWS() 0
+#endif
+// The five POSIX systems above and any other with POSIX threads, poll(2) and mmap(2).
+#if !defined(_WIN32) && (defined(__unix__) || defined(__APPLE__))
+#define HYBRIDLOOP_OS_POSIX() 1
+#else
+#define HYBRIDLOOP_OS_POSIX() 0
+#endif
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define HYBRIDLOOP_SANITIZED() 1
@@ -153,8 +186,8 @@
 #define HYBRIDLOOP_EXCEPTIONS() 0
 #endif
 
-#if !HYBRIDLOOP_OS(LINUX)
-#error "hybridloop: this version knows Linux only; see Limitations in the README"
+#if !HYBRIDLOOP_OS(POSIX)
+#error "hybridloop: this version knows POSIX systems only; see Limitations in the README"
 #endif
 // <<< base/os.hpp
 
@@ -207,27 +240,66 @@
 #error "HYBRIDLOOP_NO_IO: 0 or 1"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll | poll           default auto
+// HYBRIDLOOP_POLLER              auto | epoll | kqueue | poll  default auto
 //
-//   The kernel interface behind watch(). auto is epoll on Linux. poll is poll(2): each wait
-//   costs as much as there are descriptors, and `edge` is told like a level-triggered watch.
+//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, and poll
+//   elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
 #define HYBRIDLOOP_POLLER auto
 #define HYBRIDLOOP_DEFAULTED_POLLER
 #endif
 #define HYBRIDLOOP_KNOWN_POLLER_auto 1
-#define HYBRIDLOOP_KNOWN_POLLER_epoll 1
-#define HYBRIDLOOP_KNOWN_POLLER_poll 2
+#define HYBRIDLOOP_KNOWN_POLLER_epoll 2
+#define HYBRIDLOOP_KNOWN_POLLER_kqueue 3
+#define HYBRIDLOOP_KNOWN_POLLER_poll 4
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto, epoll or poll, without quotes"
+#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue or poll, without quotes"
+#endif
+#if HYBRIDLOOP_OS(MACOS) || HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
+#define HYBRIDLOOP_IS_BSD() 1
+#else
+#define HYBRIDLOOP_IS_BSD() 0
+#endif
+#if !HYBRIDLOOP_NO_IO && (HYBRIDLOOP_IS_BSD() || HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3)
+#define HYBRIDLOOP_HAS_KQUEUE() 1
+#else
+#define HYBRIDLOOP_HAS_KQUEUE() 0
 #endif
 #if HYBRIDLOOP_NO_IO
 #define HYBRIDLOOP_SYSTEM_POLLER none_poller
-#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 4
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
-#else
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
+#define HYBRIDLOOP_SYSTEM_POLLER kqueue_poller
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
 #define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
+#elif HYBRIDLOOP_OS(LINUX)
+#define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
+#elif HYBRIDLOOP_IS_BSD()
+#define HYBRIDLOOP_SYSTEM_POLLER kqueue_poller
+#else
+#define HYBRIDLOOP_SYSTEM_POLLER poll_poller
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2 && !HYBRIDLOOP_OS(LINUX)
+#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue or poll"
+#endif
+
+// HYBRIDLOOP_PARKER              auto | condvar                default auto
+//
+//   What a thread sleeps on. auto is a word of memory that the kernel knows how to wait for: futex on
+//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4; and condvar
+//   elsewhere. condvar is a table of mutexes and conditions, slower, and out of reach for signal
+//   handlers: wake() and stop() are not for them then. Use one value for the whole program.
+#ifndef HYBRIDLOOP_PARKER
+#define HYBRIDLOOP_PARKER auto
+#define HYBRIDLOOP_DEFAULTED_PARKER
+#endif
+#define HYBRIDLOOP_KNOWN_PARKER_auto 1
+#define HYBRIDLOOP_KNOWN_PARKER_condvar 2
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER)
+#error "HYBRIDLOOP_PARKER: write auto or condvar, without quotes"
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
@@ -356,14 +428,15 @@
 #define HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
 #endif
 
-// The inline namespace carries the version and the macros that change a layout, or what is counted.
-#define HYBRIDLOOP_ABI_(task, line, stats, rescue, poller) \
-  v0_1_task##task##_line##line##_s##stats##_r##rescue##_##poller
-#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue, poller) \
-  HYBRIDLOOP_ABI_(task, line, stats, rescue, poller)
+// The inline namespace carries the version and the macros that change a layout, what is counted, or who
+// wakes whom.
+#define HYBRIDLOOP_ABI_(task, line, stats, rescue, poller, parker) \
+  v0_1_task##task##_line##line##_s##stats##_r##rescue##_##poller##_##parker##_parker
+#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue, poller, parker) \
+  HYBRIDLOOP_ABI_(task, line, stats, rescue, poller, parker)
 #define HYBRIDLOOP_ABI                                                             \
   HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
-                    HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER)
+                    HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER, HYBRIDLOOP_PARKER)
 // What is rare, kept out of what is not; and what runs for every event, kept in one function.
 #if defined(__GNUC__) || defined(__clang__)
 #define HYBRIDLOOP_OUT_OF_LINE __attribute__((noinline))
@@ -1508,23 +1581,132 @@ class arena final : public block_source {
 HYBRIDLOOP_CLOSE
 // <<< task/arena.hpp
 
-// >>> wait/kernel.hpp - the kernel seam: every system call of the library, each answering -errno
-#if HYBRIDLOOP_OS(LINUX)
+// >>> wait/kernel_kqueue.hpp - kqueue(2) as one poller calls it, over the differences of its systems
+#if HYBRIDLOOP_HAS_KQUEUE()
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
+#include <sys/types.h>
+#include <sys/event.h>
+#include <sys/time.h>
+#include <unistd.h>
+#endif
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if HYBRIDLOOP_HAS_KQUEUE()
+struct kqueue_calls {
+  using kernel_event = struct kevent;
+  using kernel_filter = decltype(kernel_event::filter);
+
+  // A library on top of another kernel has its descriptors copied by a fork.
+  static constexpr bool kqueue_is_inherited = HYBRIDLOOP_OS(LINUX);
+
+  static constexpr kernel_filter filter_read = EVFILT_READ;
+  static constexpr kernel_filter filter_write = EVFILT_WRITE;
+  static constexpr kernel_filter filter_user = EVFILT_USER;
+#if defined(EVFILT_EXCEPT) && defined(NOTE_OOB)
+  static constexpr bool kqueue_hears_priority = true;
+  static constexpr kernel_filter filter_except = EVFILT_EXCEPT;
+  static constexpr unsigned out_of_band = NOTE_OOB;
+#else
+  static constexpr bool kqueue_hears_priority = false;
+  static constexpr kernel_filter filter_except = EVFILT_USER;
+  static constexpr unsigned out_of_band = 0;
+#endif
+
+  static int kqueue() noexcept {
+    const int made = ::kqueue();
+    if (made < 0) return -errno;
+    if (::fcntl(made, F_SETFD, FD_CLOEXEC) == 0) return made;
+    const int refused = -errno;
+    ::close(made);
+    return refused;
+  }
+
+  // The timeout is relative; `never` waits for ever. A day at most, which every system takes: the caller
+  // sleeps again.
+  static int kevent_wait(int queue, kernel_event* out, int room, nanos timeout) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000000000;
+    const nanos span = timeout < longest ? timeout : longest;
+    timespec limit{};
+    limit.tv_sec = static_cast<decltype(limit.tv_sec)>(span / 1000000000);
+    limit.tv_nsec = static_cast<decltype(limit.tv_nsec)>(span % 1000000000);
+    return answer_of(::kevent(queue, nullptr, 0, out, static_cast<count>(room), timeout == never ? nullptr : &limit));
+  }
+
+  // `mark` comes back with the events.
+  static int kevent_add(int queue, int fd, kernel_filter filter, bool edge, std::uint64_t mark) noexcept {
+    const unsigned flags = edge ? EV_ADD | EV_ENABLE | EV_CLEAR : EV_ADD | EV_ENABLE;
+    const bool except = kqueue_hears_priority && filter == filter_except;
+    return tell(queue, number_of(fd), filter, flags, except ? out_of_band : 0, mark);
+  }
+  static int kevent_delete(int queue, int fd, kernel_filter filter) noexcept {
+    return tell(queue, number_of(fd), filter, EV_DELETE, 0, 0);
+  }
+  static int kevent_disable(int queue, int fd, kernel_filter filter) noexcept {
+    return tell(queue, number_of(fd), filter, EV_DISABLE, 0, 0);
+  }
+
+  static int kevent_add_user(int queue) noexcept {
+    return tell(queue, 0, filter_user, EV_ADD | EV_ENABLE | EV_CLEAR, NOTE_FFNOP, 0);
+  }
+  // Any thread, any signal handler.
+  static int kevent_trigger(int queue) noexcept { return tell(queue, 0, filter_user, 0, NOTE_TRIGGER, 0); }
+
+  static bool kevent_carries(const kernel_event& event, std::uint64_t mark) noexcept {
+    decltype(event.udata) expected{};
+    put(expected, static_cast<std::uintptr_t>(mark));
+    return event.udata == expected;
+  }
+  static bool kevent_is_end(const kernel_event& event) noexcept { return (event.flags & EV_EOF) != 0; }
+
+ private:
+#if HYBRIDLOOP_OS(NETBSD)
+  using count = std::size_t;
+#else
+  using count = int;
+#endif
+
+  static int answer_of(int result) noexcept { return result < 0 ? -errno : result; }
+  static std::uintptr_t number_of(int fd) noexcept { return static_cast<std::uintptr_t>(fd); }
+
+  // A pointer here, a number there.
+  static void put(void*& at, std::uintptr_t mark) noexcept { at = reinterpret_cast<void*>(mark); }
+  static void put(std::intptr_t& at, std::uintptr_t mark) noexcept { at = static_cast<std::intptr_t>(mark); }
+
+  // One change, which is taken or refused at once.
+  static int tell(int queue, std::uintptr_t ident, kernel_filter filter, unsigned flags, unsigned extra,
+                  std::uint64_t mark) noexcept {
+    kernel_event change{};
+    change.ident = ident;
+    change.filter = filter;
+    change.flags = static_cast<decltype(change.flags)>(flags);
+    change.fflags = static_cast<decltype(change.fflags)>(extra);
+    put(change.udata, static_cast<std::uintptr_t>(mark));
+    return answer_of(::kevent(queue, &change, 1, nullptr, 0, nullptr));
+  }
+};
+#else
+struct kqueue_calls {};
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< wait/kernel_kqueue.hpp
+
+// >>> wait/kernel_posix.hpp - the system calls that all POSIX systems have
+#if HYBRIDLOOP_OS(POSIX)
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #if !HYBRIDLOOP_NO_IO
 #include <poll.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #endif
 
@@ -1537,27 +1719,15 @@ struct file_identity {
   std::uint64_t device = 0;
   std::uint64_t inode = 0;
   bool always_ready = false;  // a file that cannot be waited for
+  bool pipe = false;
 
   friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
     return a.device == b.device && a.inode == b.inode;
   }
 };
 
-// A traits type names its kernel, so a test can put one in between that injects failures, counts
-// calls or moves a clock of its own. Answers are what the kernel answers: a value, or -errno.
-struct linux_kernel {
-  // 32-bit systems built with a 64-bit time_t need the call that takes one.
-#if defined(SYS_futex_time64) && (!defined(SYS_futex) || defined(__USE_TIME_BITS64))
-  static constexpr long futex_number = SYS_futex_time64;
-#else
-  static constexpr long futex_number = SYS_futex;
-#endif
-#if defined(SYS_epoll_pwait2)
-  static constexpr long epoll_pwait2_number = SYS_epoll_pwait2;
-#else
-  static constexpr long epoll_pwait2_number = 441;  // on every CPU; headers before 5.11 lack it
-#endif
-
+// What each system lays over this: see wait/kernel.hpp.
+struct posix_kernel : kqueue_calls {
   static int answer(long result) noexcept { return result < 0 ? -errno : static_cast<int>(result); }
 
   // Seconds of 32 bits end in 68 years: who sleeps so long is woken, and sleeps again.
@@ -1571,69 +1741,12 @@ struct linux_kernel {
     return out;
   }
 
-  // Sleeps while *word == expected, until woken or CLOCK_MONOTONIC reaches the deadline.
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline,
-                        std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
-    const timespec at = to_timespec(deadline);
-    return answer(::syscall(futex_number, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
-                            deadline == never ? nullptr : &at, nullptr, mask));
+  // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
+  static int whole_milliseconds(nanos timeout) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000;
+    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
+    return static_cast<int>(up < longest ? up : longest);
   }
-
-  // Wakes those whose mask has a bit of this one. The address is never read here, so it may belong to
-  // nobody any more.
-  static int futex_wake(const void* word, int count, std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
-    return answer(::syscall(futex_number, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, count, nullptr,
-                            nullptr, mask));
-  }
-
-  // membarrier(2); the numbers are the kernel's own, older headers lack their names.
-  static constexpr int membarrier_global = 1;
-  static constexpr int membarrier_expedited = 1 << 3;
-  static constexpr int membarrier_register_expedited = 1 << 4;
-  static int membarrier(int command) noexcept {
-    return answer(::syscall(SYS_membarrier, command, 0, 0));
-  }
-
-#if !HYBRIDLOOP_NO_IO
-  static int epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
-  static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
-    return answer(::epoll_ctl(epoll, what, fd, event));
-  }
-  // The timeout is relative; `never` waits for ever.
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
-    struct {  // struct __kernel_timespec: 64-bit everywhere
-      std::int64_t seconds, nanoseconds;
-    } span{timeout / 1000000000, timeout % 1000000000};
-    return answer(::syscall(epoll_pwait2_number, epoll, out, room, timeout == never ? nullptr : &span, nullptr,
-                            std::size_t{0}));
-  }
-  static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
-    return answer(::epoll_wait(epoll, out, room, milliseconds));
-  }
-
-  static int eventfd() noexcept { return answer(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
-
-  // The timeout is relative; `never` waits for ever.
-  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
-    const timespec span = to_timespec(timeout);
-    return answer(::ppoll(descriptors, count, timeout == never ? nullptr : &span, nullptr));
-  }
-  static constexpr short poll_half_close = POLLRDHUP;  // 0 where there is no such thing
-
-  // The end to read from, then the end to write to.
-  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
-
-  // Not fstat(), of which thread sanitizers think that it must not meet a close(). Here it may.
-  static int identify(int fd, file_identity& out) noexcept {
-    if (fd < 0) return -EBADF;
-    struct stat file;
-    if (::fstatat(fd, "", &file, AT_EMPTY_PATH) != 0) return -errno;
-    out.device = static_cast<std::uint64_t>(file.st_dev);
-    out.inode = static_cast<std::uint64_t>(file.st_ino);
-    out.always_ready = cannot_be_polled(file);
-    return 0;
-  }
-#endif
 
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     return answer(::write(fd, bytes, size));
@@ -1643,13 +1756,16 @@ struct linux_kernel {
   }
   static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
   static int close(int fd) noexcept { return answer(::close(fd)); }
-  // Makes `number` name what `fd` names; what it named before is closed, in one step.
-  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
+
+#if defined(MAP_NORESERVE)
+  static constexpr int unreserved = MAP_NORESERVE;
+#else
+  static constexpr int unreserved = 0;
+#endif
 
   // Zeroed pages that cost nothing until touched; nullptr when there are none.
   static void* map(std::size_t bytes) noexcept {
-    void* got = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* got = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | unreserved, -1, 0);
     return got == MAP_FAILED ? nullptr : got;
   }
   static void unmap(void* memory, std::size_t bytes) noexcept { ::munmap(memory, bytes); }
@@ -1736,7 +1852,299 @@ struct linux_kernel {
     ::nanosleep(&length, nullptr);
   }
 
-  // CPUs this thread may use: the affinity mask, and never more than the cgroup's quota.
+#if !HYBRIDLOOP_NO_IO
+ protected:
+  // What epoll refuses, and what a poller of another system is asked to refuse as well.
+  static bool cannot_be_polled(const struct stat& file) noexcept {
+    if (S_ISREG(file.st_mode) || S_ISDIR(file.st_mode) || S_ISBLK(file.st_mode)) return true;
+    if (!S_ISCHR(file.st_mode)) return false;
+    for (const char* device : {"/dev/null", "/dev/zero", "/dev/full"}) {
+      struct stat known;
+      if (::stat(device, &known) == 0 && known.st_rdev == file.st_rdev) return true;
+    }
+    return false;
+  }
+  static void identity_of(const struct stat& file, file_identity& out) noexcept {
+    out.device = static_cast<std::uint64_t>(file.st_dev);
+    out.inode = static_cast<std::uint64_t>(file.st_ino);
+    out.always_ready = cannot_be_polled(file);
+    out.pipe = S_ISFIFO(file.st_mode);
+  }
+#endif
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(POSIX)
+// <<< wait/kernel_posix.hpp
+
+// >>> wait/monitor.hpp - a mutex and a condition whose deadlines are those of the steady clock
+#if HYBRIDLOOP_OS(POSIX)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if HYBRIDLOOP_OS(MACOS)
+// Its conditions know the wall clock, which jumps, and spans of time.
+struct condition_clock {
+  static void set(pthread_cond_t& condition) noexcept { ::pthread_cond_init(&condition, nullptr); }
+  static int wait(pthread_cond_t& condition, pthread_mutex_t& mutex, nanos deadline) noexcept {
+    const timespec span = posix_kernel::to_timespec(time_between(read_clock<std::chrono::steady_clock>(), deadline));
+    return ::pthread_cond_timedwait_relative_np(&condition, &mutex, &span);
+  }
+};
+#else
+struct condition_clock {
+  static void set(pthread_cond_t& condition) noexcept {
+    pthread_condattr_t how;
+    ::pthread_condattr_init(&how);
+    ::pthread_condattr_setclock(&how, CLOCK_MONOTONIC);
+    ::pthread_cond_init(&condition, &how);
+    ::pthread_condattr_destroy(&how);
+  }
+  static int wait(pthread_cond_t& condition, pthread_mutex_t& mutex, nanos deadline) noexcept {
+    const timespec at = posix_kernel::to_timespec(deadline);
+    return ::pthread_cond_timedwait(&condition, &mutex, &at);
+  }
+};
+#endif
+
+// Is never destroyed: who waits in it may be the last thread of a program that ends.
+class monitor {
+ public:
+  monitor() noexcept { condition_clock::set(changed_); }
+  monitor(const monitor&) = delete;
+  monitor& operator=(const monitor&) = delete;
+
+  void lock() noexcept { ::pthread_mutex_lock(&mutex_); }
+  void unlock() noexcept { ::pthread_mutex_unlock(&mutex_); }
+
+  // Locked: lets go of the lock until somebody tells, or for no reason. False: the deadline has passed.
+  bool wait(nanos deadline) noexcept {
+    if (deadline == never) return ::pthread_cond_wait(&changed_, &mutex_) == 0;
+    return condition_clock::wait(changed_, mutex_, deadline) == 0;
+  }
+  void tell_all() noexcept { ::pthread_cond_broadcast(&changed_); }
+
+ private:
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t changed_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(POSIX)
+// <<< wait/monitor.hpp
+
+// >>> wait/parking_lot.hpp - sleeping on a word where the kernel has no such call: mutexes and conditions
+#if HYBRIDLOOP_OS(POSIX)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Who sleeps stands in a table of the process, under the address of its word (F. Pizlo, Locking in WebKit,
+// 2016). A wake goes by that address alone, and reads nothing there.
+//
+// No wake is lost: a sleeper looks at the word with its spot locked, and a waker locks the spot behind the
+// change of the word. If the waker comes first, the sleeper sees the change, by the order of the lock;
+// otherwise the waker finds the sleeper. Words whose addresses meet in a spot keep apart what they wake.
+//
+// It takes a lock, so signal handlers keep out: one may have interrupted who holds that lock.
+class parking_lot {
+ public:
+  // 0, or -EAGAIN: the word was another one, or -ETIMEDOUT.
+  static int wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    spot& here = spot_of(word);
+    const hold locked(here);
+    if (value_of(word) != expected) return -EAGAIN;
+    sleeper me{word};
+    here.enter(me);
+    while (!me.woken) {
+      if (here.changed.wait(deadline) || me.woken) continue;
+      here.leave(me);
+      return -ETIMEDOUT;
+    }
+    return 0;
+  }
+
+  // How many it woke: of those who sleep on the word the first that came.
+  static int wake(const void* word, int count) noexcept {
+    spot& here = spot_of(word);
+    const hold locked(here);
+    const int woken = here.wake(word, count);
+    if (woken != 0) here.changed.tell_all();
+    return woken;
+  }
+
+ private:
+  struct sleeper {
+    const void* const word;
+    sleeper* next = nullptr;
+    bool woken = false;  // and no longer in the line
+  };
+
+  // A line of sleepers, and what they sleep on. All under its lock.
+  struct spot {
+    monitor changed;
+    sleeper* first = nullptr;
+
+    void enter(sleeper& me) noexcept {
+      sleeper** end = &first;
+      while (*end != nullptr) end = &(*end)->next;
+      *end = &me;
+    }
+    void leave(const sleeper& me) noexcept {
+      sleeper** at = &first;
+      while (*at != &me) at = &(*at)->next;
+      *at = me.next;
+    }
+    int wake(const void* word, int count) noexcept {
+      int woken = 0;
+      for (sleeper** at = &first; *at != nullptr && woken < count;) {
+        sleeper& it = **at;
+        if (it.word != word) {
+          at = &it.next;
+          continue;
+        }
+        *at = it.next;
+        it.woken = true;
+        ++woken;
+      }
+      return woken;
+    }
+  };
+  class hold {
+   public:
+    explicit hold(spot& s) noexcept : spot_(s) { s.changed.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { spot_.changed.unlock(); }
+
+   private:
+    spot& spot_;
+  };
+
+  static constexpr unsigned bits = 6;
+  static constexpr std::size_t spots = std::size_t{1} << bits;
+
+  static std::uint32_t value_of(const void* word) noexcept {
+    return static_cast<const std::atomic<std::uint32_t>*>(word)->load(std::memory_order_relaxed);  // a hint; who has changed it takes our lock next, and finds us
+  }
+
+  static spot& spot_of(const void* word) noexcept {
+    const std::uint64_t product = reinterpret_cast<std::uintptr_t>(word) * std::uint64_t{0x9e3779b97f4a7c15};
+    return table()[product >> (64 - bits)];
+  }
+  static spot* table() noexcept {
+    static spot* const made = furnished();
+    return made;
+  }
+  // The child of a fork has nobody else in it, and locks as somebody left them.
+  static spot* furnished() noexcept {
+    spot* const all = clear();
+    ::pthread_atfork(nullptr, nullptr, [] { clear(); });
+    return all;
+  }
+  static spot* clear() noexcept {
+    spot* first = nullptr;
+    for (std::size_t i = spots; i-- != 0;) first = ::new (static_cast<void*>(ground + i * sizeof(spot))) spot;
+    return first;
+  }
+
+  alignas(spot) static inline unsigned char ground[spots * sizeof(spot)];
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(POSIX)
+// <<< wait/parking_lot.hpp
+
+// >>> wait/kernel_linux.hpp - the kernel seam on Linux: futex, membarrier, epoll, eventfd
+#if HYBRIDLOOP_OS(LINUX)
+#include <linux/futex.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#if !HYBRIDLOOP_NO_IO
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#endif
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+struct linux_kernel : posix_kernel {
+  // 32-bit systems built with a 64-bit time_t need the call that takes one.
+#if defined(SYS_futex_time64) && (!defined(SYS_futex) || defined(__USE_TIME_BITS64))
+  static constexpr long futex_number = SYS_futex_time64;
+#else
+  static constexpr long futex_number = SYS_futex;
+#endif
+#if defined(SYS_epoll_pwait2)
+  static constexpr long epoll_pwait2_number = SYS_epoll_pwait2;
+#else
+  static constexpr long epoll_pwait2_number = 441;  // on every CPU; headers before 5.11 lack it
+#endif
+
+  static constexpr const char* parking = "futex";
+
+  // The deadline is one of CLOCK_MONOTONIC.
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline,
+                        std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
+    const timespec at = to_timespec(deadline);
+    return answer(::syscall(futex_number, word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
+                            deadline == never ? nullptr : &at, nullptr, mask));
+  }
+  static int futex_wake(const void* word, int count, std::uint32_t mask = FUTEX_BITSET_MATCH_ANY) noexcept {
+    return answer(::syscall(futex_number, word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, count, nullptr,
+                            nullptr, mask));
+  }
+
+  // membarrier(2); the numbers are the kernel's own, older headers lack their names.
+  static constexpr int membarrier_global = 1;
+  static constexpr int membarrier_expedited = 1 << 3;
+  static constexpr int membarrier_register_expedited = 1 << 4;
+  static int membarrier(int command) noexcept {
+    return answer(::syscall(SYS_membarrier, command, 0, 0));
+  }
+
+#if !HYBRIDLOOP_NO_IO
+  static int epoll_create() noexcept { return answer(::epoll_create1(EPOLL_CLOEXEC)); }
+  static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
+    return answer(::epoll_ctl(epoll, what, fd, event));
+  }
+  // The timeout is relative; `never` waits for ever.
+  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
+    struct {  // struct __kernel_timespec: 64-bit everywhere
+      std::int64_t seconds, nanoseconds;
+    } span{timeout / 1000000000, timeout % 1000000000};
+    return answer(::syscall(epoll_pwait2_number, epoll, out, room, timeout == never ? nullptr : &span, nullptr,
+                            std::size_t{0}));
+  }
+  static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
+    return answer(::epoll_wait(epoll, out, room, milliseconds));
+  }
+
+  static int eventfd() noexcept { return answer(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)); }
+
+  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+    const timespec span = to_timespec(timeout);
+    return answer(::ppoll(descriptors, count, timeout == never ? nullptr : &span, nullptr));
+  }
+  static constexpr short poll_half_close = POLLRDHUP;
+
+  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
+
+  // Not fstat(), of which thread sanitizers think that it must not meet a close(). Here it may.
+  static int identify(int fd, file_identity& out) noexcept {
+    if (fd < 0) return -EBADF;
+    struct stat file;
+    if (::fstatat(fd, "", &file, AT_EMPTY_PATH) != 0) return -errno;
+    identity_of(file, out);
+    return 0;
+  }
+#endif
+
+  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
+
+  // The affinity mask, and never more than the cgroup's quota.
   static unsigned usable_cpus() noexcept {
     static const unsigned quota = quota_cpus();
     cpu_set_t mask;
@@ -1747,19 +2155,6 @@ struct linux_kernel {
   }
 
  private:
-#if !HYBRIDLOOP_NO_IO
-  // What epoll refuses.
-  static bool cannot_be_polled(const struct stat& file) noexcept {
-    if (S_ISREG(file.st_mode) || S_ISDIR(file.st_mode) || S_ISBLK(file.st_mode)) return true;
-    if (!S_ISCHR(file.st_mode)) return false;
-    for (const char* device : {"/dev/null", "/dev/zero", "/dev/full"}) {
-      struct stat known;
-      if (::stat(device, &known) == 0 && known.st_rdev == file.st_rdev) return true;
-    }
-    return false;
-  }
-#endif
-
   static constexpr unsigned unlimited = 1u << 16;
 
   // "max 100000" or "150000 100000": quota and period in microseconds (cgroup v2), or the same
@@ -1789,11 +2184,291 @@ struct linux_kernel {
   }
 };
 
-using system_kernel = linux_kernel;
-
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 #endif  // HYBRIDLOOP_OS(LINUX)
+// <<< wait/kernel_linux.hpp
+
+// >>> wait/kernel_unix.hpp - the kernel seam of POSIX systems that have nothing better to offer
+#if HYBRIDLOOP_OS(POSIX)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Only what POSIX knows: what is not inherited is said in a second step, so a program that another
+// thread starts in between inherits it; and timeouts are whole milliseconds, rounded up.
+struct unix_kernel : posix_kernel {
+  static constexpr const char* parking = "condvar";
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    return parking_lot::wait(word, expected, deadline);
+  }
+  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
+
+#if !HYBRIDLOOP_NO_IO
+  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+    return answer(::poll(descriptors, static_cast<nfds_t>(count),
+                         timeout == never ? -1 : whole_milliseconds(timeout)));
+  }
+#if defined(POLLRDHUP)
+  static constexpr short poll_half_close = POLLRDHUP;
+#else
+  static constexpr short poll_half_close = 0;
+#endif
+
+  static int pipe(int (&ends)[2]) noexcept {
+    if (::pipe(ends) != 0) return -errno;
+    for (const int end : ends) {
+      if (!keep_to_ourselves(end) || ::fcntl(end, F_SETFL, O_NONBLOCK) != 0) {
+        const int refused = -errno;
+        ::close(ends[0]);
+        ::close(ends[1]);
+        ends[0] = ends[1] = -1;
+        return refused;
+      }
+    }
+    return 0;
+  }
+
+  static int identify(int fd, file_identity& out) noexcept {
+    struct stat file;
+    if (::fstat(fd, &file) != 0) return -errno;
+    identity_of(file, out);
+    return 0;
+  }
+#endif
+
+  static int replace(int number, int fd) noexcept {
+    if (::dup2(fd, number) < 0) return -errno;
+    return keep_to_ourselves(number) ? number : -errno;
+  }
+
+  static unsigned usable_cpus() noexcept {
+    const long online = ::sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? static_cast<unsigned>(online) : 1u;
+  }
+
+ protected:
+  static bool keep_to_ourselves(int fd) noexcept { return ::fcntl(fd, F_SETFD, FD_CLOEXEC) == 0; }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(POSIX)
+// <<< wait/kernel_unix.hpp
+
+// >>> wait/kernel_macos.hpp - the kernel seam on macOS: os_sync where the system has it
+#if HYBRIDLOOP_OS(MACOS)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// <os/os_sync_wait_on_address.h> came with macOS 14.4. Declared here, so that older headers do and older
+// systems too, where these are null. Names of our own, so that they do not clash with that header's.
+int os_sync_wait(void* word, std::uint64_t expected, std::size_t size, std::uint32_t flags) noexcept
+    __asm("_os_sync_wait_on_address") __attribute__((weak_import));
+int os_sync_wait_for(void* word, std::uint64_t expected, std::size_t size, std::uint32_t flags, std::uint32_t clock,
+                     std::uint64_t span) noexcept
+    __asm("_os_sync_wait_on_address_with_timeout") __attribute__((weak_import));
+int os_sync_wake_one(void* word, std::size_t size, std::uint32_t flags) noexcept
+    __asm("_os_sync_wake_by_address_any") __attribute__((weak_import));
+int os_sync_wake_all(void* word, std::size_t size, std::uint32_t flags) noexcept
+    __asm("_os_sync_wake_by_address_all") __attribute__((weak_import));
+
+struct macos_kernel : unix_kernel {
+  static constexpr const char* parking = "os_sync, or condvar before macOS 14.4";
+
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    if (!has_os_sync()) return parking_lot::wait(word, expected, deadline);
+    if (deadline == never) return answer(os_sync_wait(of(word), expected, sizeof expected, 0));
+    const nanos span = time_between(read_clock<std::chrono::steady_clock>(), deadline);
+    if (span == 0) return -ETIMEDOUT;  // none at all would be refused
+    return answer(os_sync_wait_for(of(word), expected, sizeof expected, 0, mach_absolute_time,
+                                   static_cast<std::uint64_t>(span)));
+  }
+  static int futex_wake(const void* word, int count) noexcept {
+    if (!has_os_sync()) return parking_lot::wake(word, count);
+    return answer((count == 1 ? os_sync_wake_one : os_sync_wake_all)(of(word), sizeof(std::uint32_t), 0));
+  }
+
+ private:
+  static constexpr std::uint32_t mach_absolute_time = 32;  // OS_CLOCK_MACH_ABSOLUTE_TIME
+
+  // The same all the time, or those who sleep here would be woken there.
+  static bool has_os_sync() noexcept {
+    return &os_sync_wait != nullptr && &os_sync_wait_for != nullptr && &os_sync_wake_one != nullptr &&
+           &os_sync_wake_all != nullptr;
+  }
+  static void* of(const void* word) noexcept { return const_cast<void*>(word); }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(MACOS)
+// <<< wait/kernel_macos.hpp
+
+// >>> wait/kernel_bsd.hpp - the kernel seam on FreeBSD, OpenBSD and NetBSD: their words to sleep on
+#if HYBRIDLOOP_OS(FREEBSD)
+#include <sys/types.h>
+#include <sys/umtx.h>
+#elif HYBRIDLOOP_OS(OPENBSD)
+#include <sys/time.h>
+#include <sys/futex.h>
+#elif HYBRIDLOOP_OS(NETBSD)
+#include <sys/syscall.h>
+#if defined(SYS___futex)
+#include <sys/futex.h>
+#endif
+#endif
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if HYBRIDLOOP_OS(FREEBSD)
+struct bsd_words : unix_kernel {
+  static constexpr const char* parking = "umtx";
+
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    _umtx_time until{};
+    until._timeout = to_timespec(deadline);
+    until._flags = UMTX_ABSTIME;
+    until._clockid = CLOCK_MONOTONIC;
+    void* const size = reinterpret_cast<void*>(sizeof until);  // so says its manual
+    return deadline == never ? ask(word, UMTX_OP_WAIT_UINT_PRIVATE, expected, nullptr, nullptr)
+                             : ask(word, UMTX_OP_WAIT_UINT_PRIVATE, expected, size, &until);
+  }
+  static int futex_wake(const void* word, int count) noexcept {
+    return ask(word, UMTX_OP_WAKE_PRIVATE, static_cast<u_long>(count), nullptr, nullptr);
+  }
+
+ private:
+  static int ask(const void* word, int what, u_long value, void* size, void* until) noexcept {
+    return answer(::_umtx_op(const_cast<void*>(word), what, value, size, until));
+  }
+};
+#endif
+
+#if HYBRIDLOOP_OS(OPENBSD)
+struct bsd_words : unix_kernel {
+  static constexpr const char* parking = "futex";
+
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    const timespec span = to_timespec(time_between(read_clock<std::chrono::steady_clock>(), deadline));
+    return ask(word, FUTEX_WAIT_PRIVATE, static_cast<int>(expected), deadline == never ? nullptr : &span);
+  }
+  static int futex_wake(const void* word, int count) noexcept {
+    return ask(word, FUTEX_WAKE_PRIVATE, count, nullptr);
+  }
+
+ private:
+  static int ask(const void* word, int what, int value, const timespec* span) noexcept {
+    void* const at = const_cast<void*>(word);
+    return answer(::futex(static_cast<volatile std::uint32_t*>(at), what, value, span, nullptr));
+  }
+};
+#endif
+
+#if HYBRIDLOOP_OS(NETBSD) && !defined(SYS___futex)
+using bsd_words = unix_kernel;
+#endif
+
+#if HYBRIDLOOP_OS(NETBSD) && defined(SYS___futex)
+// A kernel before NetBSD 10 does not know the call.
+struct bsd_words : unix_kernel {
+  static constexpr const char* parking = "futex, or condvar before NetBSD 10";
+
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    if (!has_futex()) return parking_lot::wait(word, expected, deadline);
+    const timespec at = to_timespec(deadline);
+    return ask(word, FUTEX_WAIT_BITSET, static_cast<int>(expected), deadline == never ? nullptr : &at,
+               FUTEX_BITSET_MATCH_ANY);
+  }
+  static int futex_wake(const void* word, int count) noexcept {
+    return has_futex() ? ask(word, FUTEX_WAKE, count, nullptr, 0) : parking_lot::wake(word, count);
+  }
+
+ private:
+  static int ask(const void* word, int what, int value, const timespec* at, int bits) noexcept {
+    const int op = what | static_cast<int>(FUTEX_PRIVATE_FLAG);
+    return answer(::syscall(SYS___futex, word, op, value, at, nullptr, 0, bits));
+  }
+  // The same all the time, or those who sleep here would be woken there.
+  static bool has_futex() noexcept {
+    static const std::uint32_t word = 0;
+    static const bool known = ask(&word, FUTEX_WAKE, 1, nullptr, 0) != -ENOSYS;
+    return known;
+  }
+};
+#endif
+
+#if HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
+// They can say in one step what is not inherited.
+struct bsd_kernel : bsd_words {
+#if !HYBRIDLOOP_NO_IO
+  static int pipe(int (&ends)[2]) noexcept { return answer(::pipe2(ends, O_NONBLOCK | O_CLOEXEC)); }
+#endif
+  static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
+};
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< wait/kernel_bsd.hpp
+
+// >>> wait/kernel.hpp - the kernel seam: what every system call of the library answers, and whose they are
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A traits type names its kernel, so a test can put one in between that injects failures, counts
+// calls or moves a clock of its own. Answers are what the kernel answers: a value, or -errno.
+//
+// Every kernel has these. What only one poller or barrier calls (epoll_ctl, kevent, membarrier) is
+// said where that kernel offers it.
+//
+//   futex_wait(word, expected, deadline)
+//                        sleeps while the 32 bits at `word` are `expected`, until it is woken or the
+//                        steady clock reaches the deadline; `never` is none. May end for no reason
+//   futex_wake(word, n)  wakes up to n that sleep there. The address is never read, so it may belong to
+//                        nobody any more
+//   both, with a mask    where the system can: a wake reaches those whose mask has a bit of it
+//   poll(set, n, timeout)          relative; `never` waits for ever
+//   poll_half_close      what poll() reports when the peer has sent its last; 0 where it says nothing
+//   pipe(ends)           the end to read from, then the end to write to; neither blocks, nor is inherited
+//   identify(fd, out)    which file a number names
+//   write, read, close, is_descriptor
+//   replace(number, fd)  makes `number` name what `fd` names; what it named before is closed, in one step
+//   map(bytes)           zeroed pages that cost nothing until touched; nullptr when there are none
+//   unmap(memory, bytes)
+//   yield(), nap(span)
+//   forks()              changes in the child of a fork
+//   thread, mutex, hold
+//   usable_cpus()        how many CPUs this thread may use
+//   parking              the name of what is behind the first two
+#if HYBRIDLOOP_OS(LINUX)
+using native_kernel = linux_kernel;
+#elif HYBRIDLOOP_OS(MACOS)
+using native_kernel = macos_kernel;
+#elif HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
+using native_kernel = bsd_kernel;
+#elif HYBRIDLOOP_OS(POSIX)
+using native_kernel = unix_kernel;
+#endif
+
+// For HYBRIDLOOP_PARKER=condvar: all of that kernel but its words.
+template <class Kernel>
+struct without_words : Kernel {
+  static constexpr const char* parking = "condvar";
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    return parking_lot::wait(word, expected, deadline);
+  }
+  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
+};
+
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
+using system_kernel = without_words<native_kernel>;
+#else
+using system_kernel = native_kernel;
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
 // <<< wait/kernel.hpp
 
 // >>> wait/parker.hpp - sleeping on a 32-bit word until another thread wakes it or a deadline comes
@@ -1805,14 +2480,16 @@ namespace detail {
 //   wait(word, expected, deadline)   returns when the word no longer holds `expected`, when it was
 //                                    woken, when the deadline passed, or for no reason at all: the
 //                                    caller looks at the word. Deadlines are absolute.
-//   wake_one(word), wake_all(word)   any thread, any signal handler. Only the address is used: the
-//                                    word may be gone, then at worst a stranger wakes for no reason.
+//   wake_one(word), wake_all(word)   any thread, any signal handler (but see wait/parking_lot.hpp).
+//                                    Only the address is used: the word may be gone, then at worst a
+//                                    stranger wakes for no reason.
 //   wait(word, expected, deadline, mask), wake_all(word, mask)
-//                                    where the OS can: a wake reaches those whose mask has a bit of it
-#if HYBRIDLOOP_OS(LINUX)
+//                                    where the kernel can: a wake reaches those whose mask has a bit of it
+//
+// This one leaves it to the kernel seam, where each system has its own way.
 template <class Kernel>
-struct futex_parker {
-  static constexpr const char* name = "futex";
+struct system_parker {
+  static constexpr const char* name = Kernel::parking;
 
   template <class Word>
   static void wait(const Word& word, std::uint32_t expected, nanos deadline) noexcept {
@@ -1838,10 +2515,6 @@ struct futex_parker {
     Kernel::futex_wake(&word, (std::numeric_limits<int>::max)(), mask);
   }
 };
-
-template <class Kernel>
-using system_parker = futex_parker<Kernel>;
-#endif
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
@@ -2124,6 +2797,17 @@ struct process_barrier {
 
 template <class Kernel>
 using system_barrier = process_barrier<Kernel>;
+#else
+// Where the kernel has no such call, posters pay for themselves.
+template <class Kernel>
+struct no_barrier {
+  static bool available() noexcept { return false; }
+  static bool issue() noexcept { return false; }
+  static void issue_last() noexcept {}
+};
+
+template <class Kernel>
+using system_barrier = no_barrier<Kernel>;
 #endif
 
 }  // namespace detail
@@ -2322,7 +3006,7 @@ class epoll_poller {
       if (has_pwait2()) got = Kernel::epoll_pwait2(epoll_, events, want, timeout);
       if (got == -ENOSYS || got == -EPERM) {  // EPERM: a sandbox that does not know the call
         no_pwait2().store(true, std::memory_order_relaxed);  // a hint; asking again is harmless
-        got = Kernel::epoll_wait(epoll_, events, want, whole_milliseconds(timeout));
+        got = Kernel::epoll_wait(epoll_, events, want, Kernel::whole_milliseconds(timeout));
       }
     }
     if (got < 0) return got == -EINTR ? 0 : got;
@@ -2398,12 +3082,6 @@ class epoll_poller {
     return kept;
   }
 
-  static int whole_milliseconds(nanos timeout) noexcept {
-    constexpr nanos longest = nanos{24} * 3600 * 1000;  // the caller sleeps again
-    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
-    return static_cast<int>(up < longest ? up : longest);
-  }
-
   static std::atomic<bool>& no_pwait2() noexcept {
     static std::atomic<bool> missing{false};
     return missing;
@@ -2422,8 +3100,326 @@ HYBRIDLOOP_CLOSE
 #endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 // <<< poller/epoll.hpp
 
+// >>> poller/kqueue.hpp - readiness from kqueue(2): macOS and the BSDs
+#if HYBRIDLOOP_HAS_KQUEUE()
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// One watch is up to three filters of the kernel: to read, to write, and out-of-band data where that is
+// known. The table here says what was asked for which number, so that what they tell in one wait is one
+// event; and it is what `oneshot` is made of, since that is for all three at once.
+//
+// A companion may sit in wait() while the loop thread changes the set. The kernel takes changes then; an
+// event carries the count of changes at which its filters were set, so one that is older is dropped.
+//
+// The kernel takes off what is closed. To delete a filter that it does not know any more fails, which is
+// how a number that names another file by now is found out.
+template <class Kernel>
+class kqueue_poller {
+ public:
+  static constexpr const char* name = "kqueue";
+  static constexpr bool edges = true;
+
+  kqueue_poller() noexcept = default;
+  kqueue_poller(const kqueue_poller&) = delete;
+  kqueue_poller& operator=(const kqueue_poller&) = delete;
+  ~kqueue_poller() { close(); }
+
+  int open() noexcept {
+    if (is_open()) return 0;
+    const int made = Kernel::kqueue();
+    if (made < 0) return -made;
+    queue_ = made;
+    const int refused = open_bell();
+    if (refused != 0) close();
+    return refused;
+  }
+
+  void close() noexcept {
+    for (int* each : {&ends_[1], &ends_[0], &queue_}) {
+      if (*each >= 0) Kernel::close(*each);
+      *each = -1;
+    }
+    forget();
+  }
+
+  // The queue is not there in the child, where its number may be somebody else's. A companion that is not
+  // there either may have held the lock, in the middle of something.
+  void abandon() noexcept {
+    if (!Kernel::kqueue_is_inherited) queue_ = -1;
+    if (mutex_.try_lock()) {
+      mutex_.unlock();
+    } else {
+      ::new (static_cast<void*>(&mutex_)) typename Kernel::mutex;
+    }
+    close();
+  }
+
+  // Comes before anything else in the child, so the numbers are still free.
+  int reopen() noexcept {
+    const int old[3] = {std::exchange(queue_, -1), std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    abandon();
+    kqueue_poller fresh;
+    int moved = -fresh.open();
+    int* const made[3] = {&fresh.queue_, &fresh.ends_[0], &fresh.ends_[1]};
+    for (int i = 0; i < 3 && moved >= 0; ++i) {
+      if (old[i] < 0 || *made[i] == old[i]) continue;
+      moved = Kernel::replace(old[i], *made[i]);
+      Kernel::close(std::exchange(*made[i], old[i]));
+    }
+    queue_ = std::exchange(fresh.queue_, -1);
+    for (int i = 0; i < 2; ++i) ends_[i] = std::exchange(fresh.ends_[i], -1);
+    return moved < 0 ? -moved : tell_bell();
+  }
+
+  bool is_open() const noexcept { return queue_ >= 0; }
+  bool owns(native_handle fd) const noexcept {
+    return fd >= 0 && (fd == queue_ || fd == ends_[0] || fd == ends_[1]);
+  }
+
+  int add(native_handle fd, interest what, poll_token token) noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    if (unknown != 0) return unknown;
+    if (file.always_ready) return EPERM;
+    const typename Kernel::hold held(mutex_);
+    if (!entries_.reach(number(fd) + 1)) return ENOMEM;
+    entry& e = entries_[number(fd)];
+    take_off(fd, e);
+    e = entry{};
+    e.file = file;
+    const int refused = set(fd, e, what, token);
+    if (refused != 0) erase(fd, e);
+    return refused;
+  }
+
+  int change(native_handle fd, interest what, poll_token token) noexcept {
+    const typename Kernel::hold held(mutex_);
+    entry* e = find(fd);
+    if (e == nullptr) return unregistered(fd);
+    const int gone = look_again(fd, *e);
+    const int refused = gone != 0 ? gone : set(fd, *e, what, token);
+    if (refused == EBADF || refused == ENOENT) erase(fd, *e);
+    return refused;
+  }
+
+  int remove(native_handle fd) noexcept {
+    const typename Kernel::hold held(mutex_);
+    entry* e = find(fd);
+    if (e == nullptr) return unregistered(fd);
+    erase(fd, *e);
+    return 0;
+  }
+
+  // What was closed is off already, so everything can be removed.
+  int renew() noexcept {
+    const typename Kernel::hold held(mutex_);
+    for (std::size_t i = 0; i < entries_.room(); ++i) {
+      if (entries_[i].set_at != 0) erase(static_cast<native_handle>(i), entries_[i]);
+    }
+    return 0;
+  }
+
+  int expose(native_handle& out) const noexcept {
+    out = queue_;
+    return 0;
+  }
+
+  int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
+    kernel_event events[batch];
+    const int want = static_cast<int>(room < batch ? room : batch);
+    const int got = Kernel::kevent_wait(queue_, events, want, timeout);
+    if (got < 0) return got == -EINTR ? 0 : got;
+    const typename Kernel::hold held(mutex_);
+    ++waits_;
+    std::size_t found = 0;
+    for (int i = 0; i < got; ++i) translate(events[i], out, found);
+    return static_cast<int>(found);
+  }
+
+  native_handle bell() const noexcept { return ends_[1] >= 0 ? ends_[1] : queue_; }
+  static int ring(native_handle bell) noexcept {
+    return has_user_events() ? -Kernel::kevent_trigger(bell) : pipe_bell<Kernel>::ring(bell);
+  }
+
+ private:
+  using kernel_event = typename Kernel::kernel_event;
+  static constexpr std::size_t batch = events_per_turn;
+
+  enum : unsigned { reads = 1, writes = 2, excepts = 4 };
+  static constexpr unsigned every[] = {reads, writes, excepts};
+
+  struct entry {
+    std::uint64_t set_at = 0;  // 0: nobody's
+    std::uint64_t told_in = 0;
+    std::size_t told_as = 0;
+    poll_token token = 0;
+    unsigned filters = 0;  // that the kernel has
+    bool once = false;
+    bool silent = false;  // until change()
+    file_identity file{};
+  };
+
+  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd); }
+
+  int identify(native_handle fd, file_identity& file) const noexcept {
+    return owns(fd) ? EBADF : -Kernel::identify(fd, file);
+  }
+  int unregistered(native_handle fd) const noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    return unknown != 0 ? unknown : ENOENT;
+  }
+  int look_again(native_handle fd, const entry& e) const noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    return unknown == 0 && !(e.file == file) ? ENOENT : unknown;
+  }
+  entry* find(native_handle fd) noexcept {
+    if (fd < 0 || number(fd) >= entries_.room() || entries_[number(fd)].set_at == 0) return nullptr;
+    return &entries_[number(fd)];
+  }
+
+  static unsigned filters_of(interest what) noexcept {
+    return (has(what, interest::readable) ? unsigned{reads} : 0u) | (has(what, interest::writable) ? unsigned{writes} : 0u) |
+           (has(what, interest::priority) ? unsigned{excepts} : 0u);
+  }
+  static typename Kernel::kernel_filter filter_of(unsigned which) noexcept {
+    return which == reads ? Kernel::filter_read : which == writes ? Kernel::filter_write : Kernel::filter_except;
+  }
+
+  // New ones for the old ones, since a filter that is there keeps its flags, and so that an edge is told again.
+  int set(native_handle fd, entry& e, interest what, poll_token token) noexcept {
+    if (has(what, interest::priority) && !Kernel::kqueue_hears_priority) return ENOTSUP;
+    const int gone = take_off(fd, e);
+    if (gone != 0) return gone;
+    e.set_at = ++changes_;
+    e.token = token;
+    e.once = has(what, interest::oneshot);
+    e.silent = false;
+    const unsigned wanted = filters_of(what);
+    for (const unsigned which : every) {
+      if ((wanted & which) == 0) continue;
+      const int refused = -Kernel::kevent_add(queue_, fd, filter_of(which), has(what, interest::edge), e.set_at);
+      if (refused != 0) return refused;
+      e.filters |= which;
+    }
+    return 0;
+  }
+
+  // ENOENT or EBADF: the kernel had taken one off already.
+  int take_off(native_handle fd, entry& e) noexcept {
+    int gone = 0;
+    for (const unsigned which : every) {
+      if ((e.filters & which) == 0) continue;
+      const int refused = -Kernel::kevent_delete(queue_, fd, filter_of(which));
+      if (refused != 0) gone = refused;
+    }
+    e.filters = 0;
+    return gone;
+  }
+
+  void erase(native_handle fd, entry& e) noexcept {
+    take_off(fd, e);
+    e = entry{};
+  }
+  void forget() noexcept {
+    for (std::size_t i = 0; i < entries_.room(); ++i) entries_[i] = entry{};
+  }
+
+  void translate(const kernel_event& event, poll_event* out, std::size_t& found) noexcept {
+    const auto fd = static_cast<native_handle>(event.ident);
+    if (event.filter == Kernel::filter_user) return;
+    if (fd == ends_[0]) return pipe_bell<Kernel>::hear(fd);
+    entry* e = find(fd);
+    if (e == nullptr || !Kernel::kevent_carries(event, e->set_at)) return;
+    if (e->told_in != waits_) {
+      if (e->silent) return;
+      e->told_in = waits_;
+      e->told_as = found++;
+      e->silent = e->once;
+      out[e->told_as] = {e->token, ready{}};
+      if (e->once) silence(fd, *e);
+    }
+    report(event, *e, out[e->told_as].what);
+  }
+
+  // Stays there, so that the next change finds out whether the number was closed.
+  void silence(native_handle fd, const entry& e) noexcept {
+    for (const unsigned which : every) {
+      if ((e.filters & which) != 0) Kernel::kevent_disable(queue_, fd, filter_of(which));
+    }
+  }
+
+  // The end of a pipe to write to has no hang-up: its reader is gone, which is an error.
+  static void report(const kernel_event& event, const entry& e, ready& what) noexcept {
+    const bool over = Kernel::kevent_is_end(event);
+    const bool failed = over && event.fflags != 0;
+    if (event.filter == Kernel::filter_read) {
+      what.readable = true;
+      what.hangup = what.hangup || over;
+      what.error = what.error || failed;
+    } else if (event.filter == Kernel::filter_write) {
+      what.writable = true;
+      what.hangup = what.hangup || (over && !e.file.pipe);
+      what.readable = what.readable || what.hangup;
+      what.error = what.error || failed || (over && e.file.pipe);
+    } else {
+      what.priority = true;
+    }
+  }
+
+  // ---- The bell: an event of the user's, or a pipe where there are none ----
+
+  int open_bell() noexcept {
+    if (bells().load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
+      bells().store(try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; asking twice is harmless
+    }
+    if (!has_user_events()) {
+      const int refused = -pipe_bell<Kernel>::open(ends_);
+      if (refused != 0) return refused;
+    }
+    return tell_bell();
+  }
+  int tell_bell() noexcept {
+    if (has_user_events()) return -Kernel::kevent_add_user(queue_);
+    return -Kernel::kevent_add(queue_, ends_[0], Kernel::filter_read, false, 0);
+  }
+
+  // Asked of the running kernel, by a queue that is still empty: some know the filter and do nothing about it.
+  bool try_user_events() const noexcept {
+    kernel_event heard{};
+    return Kernel::kevent_add_user(queue_) == 0 && Kernel::kevent_trigger(queue_) == 0 &&
+           Kernel::kevent_wait(queue_, &heard, 1, 0) == 1 && heard.filter == Kernel::filter_user;
+  }
+  static bool has_user_events() noexcept {
+    return bells().load(std::memory_order_relaxed) == yes;  // a hint; settled before there is a bell
+  }
+  enum : int { untried, yes, no };
+  static std::atomic<int>& bells() noexcept {
+    static std::atomic<int> answer{untried};
+    return answer;
+  }
+
+  int queue_ = -1;
+  int ends_[2] = {-1, -1};  // of the pipe, where it takes one
+
+  // The waiter alone.
+  std::uint64_t waits_ = 0;
+
+  // Under the lock.
+  typename Kernel::mutex mutex_;
+  plain_array<entry> entries_;  // by number
+  std::uint64_t changes_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_HAS_KQUEUE()
+// <<< poller/kqueue.hpp
+
 // >>> poller/poll.hpp - readiness from poll(2), which every POSIX system has
-#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#if HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -2696,7 +3692,7 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#endif  // HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
 // <<< poller/poll.hpp
 
 // >>> poller/none.hpp - no poller at all, for HYBRIDLOOP_NO_IO
@@ -13078,6 +14074,12 @@ HYBRIDLOOP_CLOSE
 // >>> base/undef.hpp - takes back every macro that is ours and leaves those that a user set
 #undef HYBRIDLOOP_OS
 #undef HYBRIDLOOP_OS_LINUX
+#undef HYBRIDLOOP_OS_MACOS
+#undef HYBRIDLOOP_OS_FREEBSD
+#undef HYBRIDLOOP_OS_OPENBSD
+#undef HYBRIDLOOP_OS_NETBSD
+#undef HYBRIDLOOP_OS_WINDOWS
+#undef HYBRIDLOOP_OS_POSIX
 #undef HYBRIDLOOP_SANITIZED
 #undef HYBRIDLOOP_EXCEPTIONS
 #undef HYBRIDLOOP_PASTE
@@ -13089,7 +14091,12 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_KNOWN_PATH_off
 #undef HYBRIDLOOP_KNOWN_POLLER_auto
 #undef HYBRIDLOOP_KNOWN_POLLER_epoll
+#undef HYBRIDLOOP_KNOWN_POLLER_kqueue
 #undef HYBRIDLOOP_KNOWN_POLLER_poll
+#undef HYBRIDLOOP_IS_BSD
+#undef HYBRIDLOOP_HAS_KQUEUE
+#undef HYBRIDLOOP_KNOWN_PARKER_auto
+#undef HYBRIDLOOP_KNOWN_PARKER_condvar
 #undef HYBRIDLOOP_SYSTEM_POLLER
 #undef HYBRIDLOOP_ABI
 #undef HYBRIDLOOP_ABI_
@@ -13114,6 +14121,10 @@ HYBRIDLOOP_CLOSE
 #ifdef HYBRIDLOOP_DEFAULTED_POLLER
 #undef HYBRIDLOOP_DEFAULTED_POLLER
 #undef HYBRIDLOOP_POLLER
+#endif
+#ifdef HYBRIDLOOP_DEFAULTED_PARKER
+#undef HYBRIDLOOP_DEFAULTED_PARKER
+#undef HYBRIDLOOP_PARKER
 #endif
 #ifdef HYBRIDLOOP_DEFAULTED_RING_CAPACITY
 #undef HYBRIDLOOP_DEFAULTED_RING_CAPACITY

@@ -51,7 +51,8 @@
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
-//   HYBRIDLOOP_POLLER           auto          auto, epoll, poll: the kernel interface behind watch()
+//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, poll: behind watch()
+//   HYBRIDLOOP_PARKER           auto          auto, condvar: what a thread sleeps on
 //   HYBRIDLOOP_NO_IO            0             1 leaves pollers out
 //   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
 //   HYBRIDLOOP_ARENA_CAPACITY   65536         blocks behind it
@@ -107,6 +108,14 @@
 #include "task/slab.hpp"
 #include "task/arena.hpp"
 
+#include "wait/kernel_kqueue.hpp"
+#include "wait/kernel_posix.hpp"
+#include "wait/monitor.hpp"
+#include "wait/parking_lot.hpp"
+#include "wait/kernel_linux.hpp"
+#include "wait/kernel_unix.hpp"
+#include "wait/kernel_macos.hpp"
+#include "wait/kernel_bsd.hpp"
 #include "wait/kernel.hpp"
 #include "wait/parker.hpp"
 #include "wait/notice.hpp"
@@ -115,6 +124,7 @@
 
 #include "poller/contract.hpp"
 #include "poller/epoll.hpp"
+#include "poller/kqueue.hpp"
 #include "poller/poll.hpp"
 #include "poller/none.hpp"
 #include "poller/select.hpp"

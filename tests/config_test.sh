@@ -110,7 +110,8 @@ second_copy() {
 }
 
 promise "a wrong HYBRIDLOOP_FAST_PATH is refused by name" wrong FAST_PATH fast 1 '"full"' ''
-promise "a wrong HYBRIDLOOP_POLLER is refused by name" wrong POLLER kqueue 1 '"epoll"' ''
+promise "a wrong HYBRIDLOOP_POLLER is refused by name" wrong POLLER queue 1 '"epoll"' ''
+promise "a wrong HYBRIDLOOP_PARKER is refused by name" wrong PARKER futex 2 '"condvar"' ''
 promise "a wrong HYBRIDLOOP_RING_CAPACITY is refused by name" wrong RING_CAPACITY 1 -2 16777217 many 4096.5 ''
 promise "a wrong HYBRIDLOOP_ARENA_CAPACITY is refused by name" wrong ARENA_CAPACITY -1 16777217 none '"0"' ''
 promise "a wrong HYBRIDLOOP_TASK_SIZE is refused by name" wrong TASK_SIZE 50 16 -48 1040 large ''
@@ -125,13 +126,13 @@ promise "a second copy of the header in one file is refused" second_copy
 
 # ---- Right values ----
 
-smallest='-DHYBRIDLOOP_FAST_PATH=mini -DHYBRIDLOOP_POLLER=epoll -DHYBRIDLOOP_RING_CAPACITY=2
+smallest='-DHYBRIDLOOP_FAST_PATH=mini -DHYBRIDLOOP_POLLER=epoll -DHYBRIDLOOP_PARKER=auto -DHYBRIDLOOP_RING_CAPACITY=2
   -DHYBRIDLOOP_ARENA_CAPACITY=0 -DHYBRIDLOOP_TASK_SIZE=32 -DHYBRIDLOOP_CACHE_LINE=32
   -DHYBRIDLOOP_SPIN_NS=0 -DHYBRIDLOOP_RESCUE_MS=1 -DHYBRIDLOOP_STATS=0 -DHYBRIDLOOP_NO_IO=0'
 largest='-DHYBRIDLOOP_FAST_PATH=off -DHYBRIDLOOP_POLLER=auto -DHYBRIDLOOP_RING_CAPACITY=16777216
   -DHYBRIDLOOP_ARENA_CAPACITY=16777216 -DHYBRIDLOOP_TASK_SIZE=1024 -DHYBRIDLOOP_CACHE_LINE=256
   -DHYBRIDLOOP_SPIN_NS=1000000 -DHYBRIDLOOP_RESCUE_MS=86400000 -DHYBRIDLOOP_STATS=1'
-between='-DHYBRIDLOOP_FAST_PATH=full -DHYBRIDLOOP_POLLER=poll -DHYBRIDLOOP_RING_CAPACITY=3000 -DHYBRIDLOOP_ARENA_CAPACITY=100
+between='-DHYBRIDLOOP_FAST_PATH=full -DHYBRIDLOOP_POLLER=poll -DHYBRIDLOOP_PARKER=condvar -DHYBRIDLOOP_RING_CAPACITY=3000 -DHYBRIDLOOP_ARENA_CAPACITY=100
   -DHYBRIDLOOP_TASK_SIZE=80 -DHYBRIDLOOP_CACHE_LINE=128'
 
 builds_and_runs() { compile "$@" program.cpp -o program; ./program; }
@@ -229,6 +230,8 @@ layouts_do_not_mix() {
   refused task48 compile user.o maker.o -o mixed
   compile -DHYBRIDLOOP_POLLER=poll -c user.cpp
   refused epoll_poller compile user.o maker.o -o mixed
+  compile -DHYBRIDLOOP_PARKER=condvar -c user.cpp
+  refused auto_parker compile user.o maker.o -o mixed
   compile -c user.cpp
   compile user.o maker.o -o mixed; ./mixed
 }

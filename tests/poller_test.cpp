@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <sys/wait.h>
 
+#include "support/pollers.hpp"
 #include "support/watching.hpp"
 
 using namespace support;
@@ -21,7 +22,7 @@ using detail::poll_token;
 using kernel_here = detail::system_kernel;
 
 // Every shim that compiles here keeps these promises.
-#define POLLERS detail::epoll_poller<kernel_here>, detail::poll_poller<kernel_here>
+#define POLLERS SUPPORT_POLLERS(kernel_here)
 
 namespace {
 
@@ -351,7 +352,7 @@ TEST_CASE_TEMPLATE("a half close is a hang-up for who reads, and nothing for who
 TEST_CASE_TEMPLATE("a pipe nobody reads any more is an error for who writes", poller, POLLERS) {
   opened<poller> p;
   int ends[2];
-  CHECK(::pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
+  make_pipe(ends);
   CHECK(p.add(ends[1], writable, 1) == 0);
 
   ::close(ends[0]);
@@ -365,7 +366,11 @@ TEST_CASE_TEMPLATE("a pipe nobody reads any more is an error for who writes", po
 TEST_CASE_TEMPLATE("out-of-band data is priority, for who asks for it", poller, POLLERS) {
   opened<poller> p;
   const tcp_pair pair;
-  CHECK(p.add(pair.left(), interest::priority, 1) == 0);
+  const int refused = p.add(pair.left(), interest::priority, 1);
+  if (refused != 0) {
+    CHECK(refused == ENOTSUP);
+    return;
+  }
 
   CHECK(::send(pair.right(), "!", 1, MSG_OOB) == 1);
 
@@ -676,8 +681,8 @@ TEST_CASE_TEMPLATE("what is removed while another thread waits is closed when it
 
   for (std::size_t i = 0; i < scaled(100); ++i) {
     int ends[2];
-    CHECK(::pipe2(ends, O_CLOEXEC) == 0);
-    refused = p.add(ends[1], interest::priority, 1) != 0 || refused;
+    CHECK(::pipe(ends) == 0);
+    refused = p.add(ends[1], interest::none, 1) != 0 || refused;
     std::this_thread::sleep_for(50us);
     refused = p.remove(ends[1]) != 0 || refused;
     ::close(ends[1]);

@@ -55,27 +55,66 @@
 #error "HYBRIDLOOP_NO_IO: 0 or 1"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll | poll           default auto
+// HYBRIDLOOP_POLLER              auto | epoll | kqueue | poll  default auto
 //
-//   The kernel interface behind watch(). auto is epoll on Linux. poll is poll(2): each wait
-//   costs as much as there are descriptors, and `edge` is told like a level-triggered watch.
+//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, and poll
+//   elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
 #define HYBRIDLOOP_POLLER auto
 #define HYBRIDLOOP_DEFAULTED_POLLER
 #endif
 #define HYBRIDLOOP_KNOWN_POLLER_auto 1
-#define HYBRIDLOOP_KNOWN_POLLER_epoll 1
-#define HYBRIDLOOP_KNOWN_POLLER_poll 2
+#define HYBRIDLOOP_KNOWN_POLLER_epoll 2
+#define HYBRIDLOOP_KNOWN_POLLER_kqueue 3
+#define HYBRIDLOOP_KNOWN_POLLER_poll 4
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto, epoll or poll, without quotes"
+#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue or poll, without quotes"
+#endif
+#if HYBRIDLOOP_OS(MACOS) || HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
+#define HYBRIDLOOP_IS_BSD() 1
+#else
+#define HYBRIDLOOP_IS_BSD() 0
+#endif
+#if !HYBRIDLOOP_NO_IO && (HYBRIDLOOP_IS_BSD() || HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3)
+#define HYBRIDLOOP_HAS_KQUEUE() 1
+#else
+#define HYBRIDLOOP_HAS_KQUEUE() 0
 #endif
 #if HYBRIDLOOP_NO_IO
 #define HYBRIDLOOP_SYSTEM_POLLER none_poller
-#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 4
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
-#else
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
+#define HYBRIDLOOP_SYSTEM_POLLER kqueue_poller
+#elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2
 #define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
+#elif HYBRIDLOOP_OS(LINUX)
+#define HYBRIDLOOP_SYSTEM_POLLER epoll_poller
+#elif HYBRIDLOOP_IS_BSD()
+#define HYBRIDLOOP_SYSTEM_POLLER kqueue_poller
+#else
+#define HYBRIDLOOP_SYSTEM_POLLER poll_poller
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2 && !HYBRIDLOOP_OS(LINUX)
+#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue or poll"
+#endif
+
+// HYBRIDLOOP_PARKER              auto | condvar                default auto
+//
+//   What a thread sleeps on. auto is a word of memory that the kernel knows how to wait for: futex on
+//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4; and condvar
+//   elsewhere. condvar is a table of mutexes and conditions, slower, and out of reach for signal
+//   handlers: wake() and stop() are not for them then. Use one value for the whole program.
+#ifndef HYBRIDLOOP_PARKER
+#define HYBRIDLOOP_PARKER auto
+#define HYBRIDLOOP_DEFAULTED_PARKER
+#endif
+#define HYBRIDLOOP_KNOWN_PARKER_auto 1
+#define HYBRIDLOOP_KNOWN_PARKER_condvar 2
+#if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER)
+#error "HYBRIDLOOP_PARKER: write auto or condvar, without quotes"
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
@@ -204,14 +243,15 @@
 #define HYBRIDLOOP_DEFAULTED_SCHEDULE_POINT
 #endif
 
-// The inline namespace carries the version and the macros that change a layout, or what is counted.
-#define HYBRIDLOOP_ABI_(task, line, stats, rescue, poller) \
-  v0_1_task##task##_line##line##_s##stats##_r##rescue##_##poller
-#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue, poller) \
-  HYBRIDLOOP_ABI_(task, line, stats, rescue, poller)
+// The inline namespace carries the version and the macros that change a layout, what is counted, or who
+// wakes whom.
+#define HYBRIDLOOP_ABI_(task, line, stats, rescue, poller, parker) \
+  v0_1_task##task##_line##line##_s##stats##_r##rescue##_##poller##_##parker##_parker
+#define HYBRIDLOOP_ABI_OF(task, line, stats, rescue, poller, parker) \
+  HYBRIDLOOP_ABI_(task, line, stats, rescue, poller, parker)
 #define HYBRIDLOOP_ABI                                                             \
   HYBRIDLOOP_ABI_OF(HYBRIDLOOP_TASK_SIZE, HYBRIDLOOP_CACHE_LINE, HYBRIDLOOP_STATS, \
-                    HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER)
+                    HYBRIDLOOP_RESCUE_MS, HYBRIDLOOP_SYSTEM_POLLER, HYBRIDLOOP_PARKER)
 // What is rare, kept out of what is not; and what runs for every event, kept in one function.
 #if defined(__GNUC__) || defined(__clang__)
 #define HYBRIDLOOP_OUT_OF_LINE __attribute__((noinline))

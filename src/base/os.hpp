@@ -13,6 +13,37 @@
 #else
 #define HYBRIDLOOP_OS_LINUX() 0
 #endif
+#if defined(__APPLE__)
+#define HYBRIDLOOP_OS_MACOS() 1
+#else
+#define HYBRIDLOOP_OS_MACOS() 0
+#endif
+#if defined(__FreeBSD__)
+#define HYBRIDLOOP_OS_FREEBSD() 1
+#else
+#define HYBRIDLOOP_OS_FREEBSD() 0
+#endif
+#if defined(__OpenBSD__)
+#define HYBRIDLOOP_OS_OPENBSD() 1
+#else
+#define HYBRIDLOOP_OS_OPENBSD() 0
+#endif
+#if defined(__NetBSD__)
+#define HYBRIDLOOP_OS_NETBSD() 1
+#else
+#define HYBRIDLOOP_OS_NETBSD() 0
+#endif
+#if defined(_WIN32)
+#define HYBRIDLOOP_OS_WINDOWS() 1
+#else
+#define HYBRIDLOOP_OS_WINDOWS() 0
+#endif
+// The five POSIX systems above and any other with POSIX threads, poll(2) and mmap(2).
+#if !defined(_WIN32) && (defined(__unix__) || defined(__APPLE__))
+#define HYBRIDLOOP_OS_POSIX() 1
+#else
+#define HYBRIDLOOP_OS_POSIX() 0
+#endif
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define HYBRIDLOOP_SANITIZED() 1
@@ -33,6 +64,6 @@
 #define HYBRIDLOOP_EXCEPTIONS() 0
 #endif
 
-#if !HYBRIDLOOP_OS(LINUX)
-#error "hybridloop: this version knows Linux only; see Limitations in the README"
+#if !HYBRIDLOOP_OS(POSIX)
+#error "hybridloop: this version knows POSIX systems only; see Limitations in the README"
 #endif

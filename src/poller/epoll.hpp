@@ -117,7 +117,7 @@ class epoll_poller {
       if (has_pwait2()) got = Kernel::epoll_pwait2(epoll_, events, want, timeout);
       if (got == -ENOSYS || got == -EPERM) {  // EPERM: a sandbox that does not know the call
         no_pwait2().store(true, std::memory_order_relaxed);  // a hint; asking again is harmless
-        got = Kernel::epoll_wait(epoll_, events, want, whole_milliseconds(timeout));
+        got = Kernel::epoll_wait(epoll_, events, want, Kernel::whole_milliseconds(timeout));
       }
     }
     if (got < 0) return got == -EINTR ? 0 : got;
@@ -191,12 +191,6 @@ class epoll_poller {
       ++kept;
     }
     return kept;
-  }
-
-  static int whole_milliseconds(nanos timeout) noexcept {
-    constexpr nanos longest = nanos{24} * 3600 * 1000;  // the caller sleeps again
-    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
-    return static_cast<int>(up < longest ? up : longest);
   }
 
   static std::atomic<bool>& no_pwait2() noexcept {

@@ -13,7 +13,7 @@
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
-#if HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#if HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -286,4 +286,4 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
+#endif  // HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO

@@ -3,6 +3,7 @@
 
 #include "poller/contract.hpp"
 #include "poller/epoll.hpp"
+#include "poller/kqueue.hpp"
 #include "poller/none.hpp"
 #include "poller/poll.hpp"
 

@@ -16,14 +16,16 @@ namespace detail {
 //   wait(word, expected, deadline)   returns when the word no longer holds `expected`, when it was
 //                                    woken, when the deadline passed, or for no reason at all: the
 //                                    caller looks at the word. Deadlines are absolute.
-//   wake_one(word), wake_all(word)   any thread, any signal handler. Only the address is used: the
-//                                    word may be gone, then at worst a stranger wakes for no reason.
+//   wake_one(word), wake_all(word)   any thread, any signal handler (but see wait/parking_lot.hpp).
+//                                    Only the address is used: the word may be gone, then at worst a
+//                                    stranger wakes for no reason.
 //   wait(word, expected, deadline, mask), wake_all(word, mask)
-//                                    where the OS can: a wake reaches those whose mask has a bit of it
-#if HYBRIDLOOP_OS(LINUX)
+//                                    where the kernel can: a wake reaches those whose mask has a bit of it
+//
+// This one leaves it to the kernel seam, where each system has its own way.
 template <class Kernel>
-struct futex_parker {
-  static constexpr const char* name = "futex";
+struct system_parker {
+  static constexpr const char* name = Kernel::parking;
 
   template <class Word>
   static void wait(const Word& word, std::uint32_t expected, nanos deadline) noexcept {
@@ -49,10 +51,6 @@ struct futex_parker {
     Kernel::futex_wake(&word, (std::numeric_limits<int>::max)(), mask);
   }
 };
-
-template <class Kernel>
-using system_parker = futex_parker<Kernel>;
-#endif
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE

@@ -8,8 +8,10 @@
 #include <string>
 
 #include <dirent.h>
-#include <sys/prctl.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <sys/prctl.h>
+#endif
 
 namespace support {
 
@@ -32,6 +34,7 @@ inline constexpr bool sanitized = thread_sanitized;
 
 // Whether this runs in qemu's user mode or in valgrind, where time, pages and what is said of them are
 // theirs as well. Asked before main(); a thread takes its name over.
+#if defined(__linux__)
 inline bool runs_in(const char* emulator) {
   static const std::string name = [] {
     char own[16] = {};
@@ -40,6 +43,9 @@ inline bool runs_in(const char* emulator) {
   }();
   return name.rfind(emulator, 0) == 0;
 }
+#else
+inline bool runs_in(const char*) { return false; }
+#endif
 inline bool in_valgrind() { return runs_in("memcheck-"); }
 inline bool emulated() { return runs_in("qemu-") || in_valgrind(); }
 

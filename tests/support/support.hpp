@@ -79,11 +79,25 @@ void must_post(Loop& l, F&& f) {
   if (l.post(std::forward<F>(f)) != hybridloop::post_result::accepted) std::abort();
 }
 
+// What POSIX says in two steps.
+inline void keep_to_ourselves(int fd) {
+  if (::fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) std::abort();
+}
+inline void never_block(int fd) {
+  if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) std::abort();
+}
+
+inline void make_pipe(int (&ends)[2]) {
+  if (::pipe(ends) != 0) std::abort();
+  for (const int end : ends) keep_to_ourselves(end), never_block(end);
+}
+
 // Two ends of a connection, non-blocking, closed with the scope.
 class socket_pair {
  public:
   socket_pair() {
-    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends_) != 0) std::abort();
+    if (::socketpair(AF_UNIX, SOCK_STREAM, 0, ends_) != 0) std::abort();
+    for (const int end : ends_) keep_to_ourselves(end), never_block(end);
   }
   socket_pair(const socket_pair&) = delete;
   socket_pair& operator=(const socket_pair&) = delete;
@@ -112,11 +126,17 @@ class socket_pair {
   int ends_[2] = {-1, -1};
 };
 
-// Names of what stands in /proc/self/fd, without the one used to look, and those beyond the process's
-// limit: valgrind's own.
+#if defined(__linux__)
+inline constexpr const char* descriptors_folder = "/proc/self/fd";
+#else
+inline constexpr const char* descriptors_folder = "/dev/fd";
+#endif
+
+// Names of what stands there, without the one used to look, and those beyond the process's limit:
+// valgrind's own.
 inline std::vector<std::string> open_descriptors() {
   std::vector<std::string> found;
-  DIR* dir = ::opendir("/proc/self/fd");
+  DIR* dir = ::opendir(descriptors_folder);
   if (dir == nullptr) std::abort();
   const int own = ::dirfd(dir);
   rlimit limit{};
@@ -130,14 +150,24 @@ inline std::vector<std::string> open_descriptors() {
   return found;
 }
 
+// The parking lot takes a lock, which a signal handler may have interrupted.
+inline bool handlers_may_wake() {
+  return std::string(hybridloop::default_traits::parker::name).find("condvar") == std::string::npos;
+}
+
 struct usage {
   std::chrono::microseconds cpu{0};
   long switches = 0;
 };
-// Of the calling thread.
+#if defined(RUSAGE_THREAD)
+inline constexpr auto usage_of_a_thread = RUSAGE_THREAD;
+#else
+inline constexpr auto usage_of_a_thread = RUSAGE_SELF;
+#endif
+// Of the calling thread, where the system tells.
 inline usage thread_usage() {
   rusage raw{};
-  ::getrusage(RUSAGE_THREAD, &raw);
+  ::getrusage(usage_of_a_thread, &raw);
   const auto of = [](const timeval& t) {
     return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
   };

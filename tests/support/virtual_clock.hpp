@@ -43,8 +43,16 @@ struct virtual_kernel : hybridloop::detail::system_kernel {
     virtual_clock::advance_to(deadline);
     return -ETIMEDOUT;
   }
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
-    const int got = real::epoll_wait(epoll, out, room, timeout == hybridloop::detail::never ? -1 : 0);
+  // Templates, since each system has only its own.
+  template <class Event, class Real = real>
+  static int epoll_pwait2(int epoll, Event* out, int room, nanos timeout) noexcept {
+    const int got = Real::epoll_wait(epoll, out, room, timeout == hybridloop::detail::never ? -1 : 0);
+    if (got == 0) virtual_clock::advance(std::chrono::nanoseconds(timeout));
+    return got;
+  }
+  template <class Event, class Real = real>
+  static int kevent_wait(int queue, Event* out, int room, nanos timeout) noexcept {
+    const int got = Real::kevent_wait(queue, out, room, timeout == hybridloop::detail::never ? timeout : 0);
     if (got == 0) virtual_clock::advance(std::chrono::nanoseconds(timeout));
     return got;
   }

@@ -103,7 +103,7 @@ class witness {
 class tcp_pair {
  public:
   tcp_pair() {
-    const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in at{};
     at.sin_family = AF_INET;
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -111,10 +111,13 @@ class tcp_pair {
     auto* address = reinterpret_cast<sockaddr*>(&at);
     must(::bind(listener, address, size) == 0 && ::listen(listener, 1) == 0);
     must(::getsockname(listener, address, &size) == 0);
-    right_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    right_ = ::socket(AF_INET, SOCK_STREAM, 0);
+    keep_to_ourselves(right_);
     must(::connect(right_, address, size) == 0);
-    left_ = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    left_ = ::accept(listener, nullptr, nullptr);
     must(left_ >= 0);
+    keep_to_ourselves(left_);
+    never_block(left_);
     ::close(listener);
   }
   tcp_pair(const tcp_pair&) = delete;

@@ -1,0 +1,331 @@
+// poller/kqueue.hpp - readiness from kqueue(2): macOS and the BSDs
+#pragma once
+
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "poller/contract.hpp"
+#include "task/plain_array.hpp"
+#include "wait/bell.hpp"
+#include "wait/kernel.hpp"
+
+#if HYBRIDLOOP_HAS_KQUEUE()
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// One watch is up to three filters of the kernel: to read, to write, and out-of-band data where that is
+// known. The table here says what was asked for which number, so that what they tell in one wait is one
+// event; and it is what `oneshot` is made of, since that is for all three at once.
+//
+// A companion may sit in wait() while the loop thread changes the set. The kernel takes changes then; an
+// event carries the count of changes at which its filters were set, so one that is older is dropped.
+//
+// The kernel takes off what is closed. To delete a filter that it does not know any more fails, which is
+// how a number that names another file by now is found out.
+template <class Kernel>
+class kqueue_poller {
+ public:
+  static constexpr const char* name = "kqueue";
+  static constexpr bool edges = true;
+
+  kqueue_poller() noexcept = default;
+  kqueue_poller(const kqueue_poller&) = delete;
+  kqueue_poller& operator=(const kqueue_poller&) = delete;
+  ~kqueue_poller() { close(); }
+
+  int open() noexcept {
+    if (is_open()) return 0;
+    const int made = Kernel::kqueue();
+    if (made < 0) return -made;
+    queue_ = made;
+    const int refused = open_bell();
+    if (refused != 0) close();
+    return refused;
+  }
+
+  void close() noexcept {
+    for (int* each : {&ends_[1], &ends_[0], &queue_}) {
+      if (*each >= 0) Kernel::close(*each);
+      *each = -1;
+    }
+    forget();
+  }
+
+  // The queue is not there in the child, where its number may be somebody else's. A companion that is not
+  // there either may have held the lock, in the middle of something.
+  void abandon() noexcept {
+    if (!Kernel::kqueue_is_inherited) queue_ = -1;
+    if (mutex_.try_lock()) {
+      mutex_.unlock();
+    } else {
+      ::new (static_cast<void*>(&mutex_)) typename Kernel::mutex;
+    }
+    close();
+  }
+
+  // Comes before anything else in the child, so the numbers are still free.
+  int reopen() noexcept {
+    const int old[3] = {std::exchange(queue_, -1), std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    abandon();
+    kqueue_poller fresh;
+    int moved = -fresh.open();
+    int* const made[3] = {&fresh.queue_, &fresh.ends_[0], &fresh.ends_[1]};
+    for (int i = 0; i < 3 && moved >= 0; ++i) {
+      if (old[i] < 0 || *made[i] == old[i]) continue;
+      moved = Kernel::replace(old[i], *made[i]);
+      Kernel::close(std::exchange(*made[i], old[i]));
+    }
+    queue_ = std::exchange(fresh.queue_, -1);
+    for (int i = 0; i < 2; ++i) ends_[i] = std::exchange(fresh.ends_[i], -1);
+    return moved < 0 ? -moved : tell_bell();
+  }
+
+  bool is_open() const noexcept { return queue_ >= 0; }
+  bool owns(native_handle fd) const noexcept {
+    return fd >= 0 && (fd == queue_ || fd == ends_[0] || fd == ends_[1]);
+  }
+
+  int add(native_handle fd, interest what, poll_token token) noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    if (unknown != 0) return unknown;
+    if (file.always_ready) return EPERM;
+    const typename Kernel::hold held(mutex_);
+    if (!entries_.reach(number(fd) + 1)) return ENOMEM;
+    entry& e = entries_[number(fd)];
+    take_off(fd, e);
+    e = entry{};
+    e.file = file;
+    const int refused = set(fd, e, what, token);
+    if (refused != 0) erase(fd, e);
+    return refused;
+  }
+
+  int change(native_handle fd, interest what, poll_token token) noexcept {
+    const typename Kernel::hold held(mutex_);
+    entry* e = find(fd);
+    if (e == nullptr) return unregistered(fd);
+    const int gone = look_again(fd, *e);
+    const int refused = gone != 0 ? gone : set(fd, *e, what, token);
+    if (refused == EBADF || refused == ENOENT) erase(fd, *e);
+    return refused;
+  }
+
+  int remove(native_handle fd) noexcept {
+    const typename Kernel::hold held(mutex_);
+    entry* e = find(fd);
+    if (e == nullptr) return unregistered(fd);
+    erase(fd, *e);
+    return 0;
+  }
+
+  // What was closed is off already, so everything can be removed.
+  int renew() noexcept {
+    const typename Kernel::hold held(mutex_);
+    for (std::size_t i = 0; i < entries_.room(); ++i) {
+      if (entries_[i].set_at != 0) erase(static_cast<native_handle>(i), entries_[i]);
+    }
+    return 0;
+  }
+
+  int expose(native_handle& out) const noexcept {
+    out = queue_;
+    return 0;
+  }
+
+  int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
+    kernel_event events[batch];
+    const int want = static_cast<int>(room < batch ? room : batch);
+    const int got = Kernel::kevent_wait(queue_, events, want, timeout);
+    if (got < 0) return got == -EINTR ? 0 : got;
+    const typename Kernel::hold held(mutex_);
+    ++waits_;
+    std::size_t found = 0;
+    for (int i = 0; i < got; ++i) translate(events[i], out, found);
+    return static_cast<int>(found);
+  }
+
+  native_handle bell() const noexcept { return ends_[1] >= 0 ? ends_[1] : queue_; }
+  static int ring(native_handle bell) noexcept {
+    return has_user_events() ? -Kernel::kevent_trigger(bell) : pipe_bell<Kernel>::ring(bell);
+  }
+
+ private:
+  using kernel_event = typename Kernel::kernel_event;
+  static constexpr std::size_t batch = events_per_turn;
+
+  enum : unsigned { reads = 1, writes = 2, excepts = 4 };
+  static constexpr unsigned every[] = {reads, writes, excepts};
+
+  struct entry {
+    std::uint64_t set_at = 0;  // 0: nobody's
+    std::uint64_t told_in = 0;
+    std::size_t told_as = 0;
+    poll_token token = 0;
+    unsigned filters = 0;  // that the kernel has
+    bool once = false;
+    bool silent = false;  // until change()
+    file_identity file{};
+  };
+
+  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd); }
+
+  int identify(native_handle fd, file_identity& file) const noexcept {
+    return owns(fd) ? EBADF : -Kernel::identify(fd, file);
+  }
+  int unregistered(native_handle fd) const noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    return unknown != 0 ? unknown : ENOENT;
+  }
+  int look_again(native_handle fd, const entry& e) const noexcept {
+    file_identity file;
+    const int unknown = identify(fd, file);
+    return unknown == 0 && !(e.file == file) ? ENOENT : unknown;
+  }
+  entry* find(native_handle fd) noexcept {
+    if (fd < 0 || number(fd) >= entries_.room() || entries_[number(fd)].set_at == 0) return nullptr;
+    return &entries_[number(fd)];
+  }
+
+  static unsigned filters_of(interest what) noexcept {
+    return (has(what, interest::readable) ? unsigned{reads} : 0u) | (has(what, interest::writable) ? unsigned{writes} : 0u) |
+           (has(what, interest::priority) ? unsigned{excepts} : 0u);
+  }
+  static typename Kernel::kernel_filter filter_of(unsigned which) noexcept {
+    return which == reads ? Kernel::filter_read : which == writes ? Kernel::filter_write : Kernel::filter_except;
+  }
+
+  // New ones for the old ones, since a filter that is there keeps its flags, and so that an edge is told again.
+  int set(native_handle fd, entry& e, interest what, poll_token token) noexcept {
+    if (has(what, interest::priority) && !Kernel::kqueue_hears_priority) return ENOTSUP;
+    const int gone = take_off(fd, e);
+    if (gone != 0) return gone;
+    e.set_at = ++changes_;
+    e.token = token;
+    e.once = has(what, interest::oneshot);
+    e.silent = false;
+    const unsigned wanted = filters_of(what);
+    for (const unsigned which : every) {
+      if ((wanted & which) == 0) continue;
+      const int refused = -Kernel::kevent_add(queue_, fd, filter_of(which), has(what, interest::edge), e.set_at);
+      if (refused != 0) return refused;
+      e.filters |= which;
+    }
+    return 0;
+  }
+
+  // ENOENT or EBADF: the kernel had taken one off already.
+  int take_off(native_handle fd, entry& e) noexcept {
+    int gone = 0;
+    for (const unsigned which : every) {
+      if ((e.filters & which) == 0) continue;
+      const int refused = -Kernel::kevent_delete(queue_, fd, filter_of(which));
+      if (refused != 0) gone = refused;
+    }
+    e.filters = 0;
+    return gone;
+  }
+
+  void erase(native_handle fd, entry& e) noexcept {
+    take_off(fd, e);
+    e = entry{};
+  }
+  void forget() noexcept {
+    for (std::size_t i = 0; i < entries_.room(); ++i) entries_[i] = entry{};
+  }
+
+  void translate(const kernel_event& event, poll_event* out, std::size_t& found) noexcept {
+    const auto fd = static_cast<native_handle>(event.ident);
+    if (event.filter == Kernel::filter_user) return;
+    if (fd == ends_[0]) return pipe_bell<Kernel>::hear(fd);
+    entry* e = find(fd);
+    if (e == nullptr || !Kernel::kevent_carries(event, e->set_at)) return;
+    if (e->told_in != waits_) {
+      if (e->silent) return;
+      e->told_in = waits_;
+      e->told_as = found++;
+      e->silent = e->once;
+      out[e->told_as] = {e->token, ready{}};
+      if (e->once) silence(fd, *e);
+    }
+    report(event, *e, out[e->told_as].what);
+  }
+
+  // Stays there, so that the next change finds out whether the number was closed.
+  void silence(native_handle fd, const entry& e) noexcept {
+    for (const unsigned which : every) {
+      if ((e.filters & which) != 0) Kernel::kevent_disable(queue_, fd, filter_of(which));
+    }
+  }
+
+  // The end of a pipe to write to has no hang-up: its reader is gone, which is an error.
+  static void report(const kernel_event& event, const entry& e, ready& what) noexcept {
+    const bool over = Kernel::kevent_is_end(event);
+    const bool failed = over && event.fflags != 0;
+    if (event.filter == Kernel::filter_read) {
+      what.readable = true;
+      what.hangup = what.hangup || over;
+      what.error = what.error || failed;
+    } else if (event.filter == Kernel::filter_write) {
+      what.writable = true;
+      what.hangup = what.hangup || (over && !e.file.pipe);
+      what.readable = what.readable || what.hangup;
+      what.error = what.error || failed || (over && e.file.pipe);
+    } else {
+      what.priority = true;
+    }
+  }
+
+  // ---- The bell: an event of the user's, or a pipe where there are none ----
+
+  int open_bell() noexcept {
+    if (bells().load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
+      bells().store(try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; asking twice is harmless
+    }
+    if (!has_user_events()) {
+      const int refused = -pipe_bell<Kernel>::open(ends_);
+      if (refused != 0) return refused;
+    }
+    return tell_bell();
+  }
+  int tell_bell() noexcept {
+    if (has_user_events()) return -Kernel::kevent_add_user(queue_);
+    return -Kernel::kevent_add(queue_, ends_[0], Kernel::filter_read, false, 0);
+  }
+
+  // Asked of the running kernel, by a queue that is still empty: some know the filter and do nothing about it.
+  bool try_user_events() const noexcept {
+    kernel_event heard{};
+    return Kernel::kevent_add_user(queue_) == 0 && Kernel::kevent_trigger(queue_) == 0 &&
+           Kernel::kevent_wait(queue_, &heard, 1, 0) == 1 && heard.filter == Kernel::filter_user;
+  }
+  static bool has_user_events() noexcept {
+    return bells().load(std::memory_order_relaxed) == yes;  // a hint; settled before there is a bell
+  }
+  enum : int { untried, yes, no };
+  static std::atomic<int>& bells() noexcept {
+    static std::atomic<int> answer{untried};
+    return answer;
+  }
+
+  int queue_ = -1;
+  int ends_[2] = {-1, -1};  // of the pipe, where it takes one
+
+  // The waiter alone.
+  std::uint64_t waits_ = 0;
+
+  // Under the lock.
+  typename Kernel::mutex mutex_;
+  plain_array<entry> entries_;  // by number
+  std::uint64_t changes_ = 0;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_HAS_KQUEUE()

@@ -1,0 +1,189 @@
+// kqueue.cpp - a kqueue that is an epoll set, so that poller/kqueue.hpp runs on Linux
+//
+// Made after the manual page, and no proof of what a real one does. What differs from it: a fork copies
+// its descriptors, it keeps what was closed while another number names it, and says nothing in `data`.
+#include <sys/event.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+namespace {
+
+struct knote {
+  bool there = false;
+  bool on = false;
+  bool clear = false;
+  void* mark = nullptr;
+};
+struct watched {
+  knote read, write, except;
+};
+
+// What stands in each queue, by its number; kernels have it in the queue itself.
+struct table {
+  std::mutex mutex;
+  std::map<int, std::map<int, watched>> queues;
+};
+table* all = new table;
+
+// For the event of the user: one that is always readable, in many sets. It reports once per trigger.
+constexpr std::uint64_t user = ~std::uint64_t{0};
+const int always = ::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+
+// A child has nobody else in it, and what another thread had locked is locked for ever.
+const int registered = ::pthread_atfork([] { all->mutex.lock(); }, [] { all->mutex.unlock(); },
+                                        [] { all->mutex.unlock(); });
+
+int failed(int why) {
+  errno = why;
+  return -1;
+}
+
+int tell_user(int queue, const struct kevent& change) {
+  epoll_event event{};
+  event.data.u64 = user;
+  if ((change.fflags & NOTE_TRIGGER) != 0) {
+    event.events = EPOLLIN | EPOLLONESHOT;
+    return ::epoll_ctl(queue, EPOLL_CTL_MOD, always, &event);
+  }
+  event.events = EPOLLONESHOT;
+  const int added = ::epoll_ctl(queue, EPOLL_CTL_ADD, always, &event);
+  return added != 0 && errno == EEXIST ? 0 : added;
+}
+
+std::uint32_t events_of(const watched& w) {
+  std::uint32_t events = 0;
+  if (w.read.on) events |= EPOLLIN | EPOLLRDHUP;
+  if (w.write.on) events |= EPOLLOUT;
+  if (w.except.on) events |= EPOLLPRI;
+  if (events == 0) return EPOLLET | EPOLLONESHOT;
+  if (w.read.clear || w.write.clear || w.except.clear) events |= EPOLLET;
+  return events;
+}
+
+int tell(int queue, const struct kevent& change) {
+  if (change.filter == EVFILT_USER) return tell_user(queue, change);
+  const int fd = static_cast<int>(change.ident);
+  const std::lock_guard<std::mutex> hold(all->mutex);
+  std::map<int, watched>& in = all->queues[queue];
+  watched& w = in[fd];
+  knote& note = change.filter == EVFILT_READ ? w.read : change.filter == EVFILT_WRITE ? w.write : w.except;
+  const bool adds = (change.flags & EV_ADD) != 0;
+
+  // Whether the number still names what was added: a MOD that changes nothing.
+  epoll_event event{};
+  event.data.u64 = change.ident;
+  event.events = events_of(w);
+  if (::epoll_ctl(queue, EPOLL_CTL_MOD, fd, &event) != 0) {
+    const int why = errno;
+    if (why != ENOENT || !adds) {
+      in.erase(fd);
+      return failed(why);
+    }
+    w = watched{};
+    event.events = EPOLLONESHOT | EPOLLET;
+    if (::epoll_ctl(queue, EPOLL_CTL_ADD, fd, &event) != 0) {
+      const int refused = errno;
+      in.erase(fd);
+      return failed(refused);
+    }
+  }
+  if (!adds && !note.there) return failed(ENOENT);
+  if (adds) note = {true, true, (change.flags & EV_CLEAR) != 0, change.udata};
+  if ((change.flags & EV_ENABLE) != 0) note.on = true;
+  if ((change.flags & EV_DISABLE) != 0) note.on = false;
+  if ((change.flags & EV_DELETE) != 0) note = knote{};
+  event.events = events_of(w);
+  const bool left = w.read.there || w.write.there || w.except.there;
+  const int done = ::epoll_ctl(queue, left ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, fd, &event);
+  if (!left) in.erase(fd);
+  return done;
+}
+
+// Why a descriptor ended, where it knows.
+std::uint32_t reason(int fd) {
+  int why = 0;
+  socklen_t size = sizeof why;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &why, &size) == 0 ? static_cast<std::uint32_t>(why) : 0;
+}
+
+struct kevent made(const epoll_event& event, const knote& note, int filter, bool over) {
+  struct kevent out {};
+  out.ident = static_cast<uintptr_t>(event.data.u64);
+  out.filter = static_cast<int16_t>(filter);
+  out.flags = static_cast<uint16_t>(over ? EV_EOF : 0);
+  out.fflags = over && (event.events & EPOLLERR) != 0 ? reason(static_cast<int>(event.data.u64)) : 0;
+  out.udata = note.mark;
+  return out;
+}
+
+}  // namespace
+
+int kqueue() noexcept {
+  const int made = ::epoll_create1(0);
+  if (made < 0) return made;
+  const std::lock_guard<std::mutex> hold(all->mutex);
+  all->queues[made].clear();
+  return made;
+}
+
+int kevent(int queue, const struct kevent* changes, int count, struct kevent* out, int room,
+           const struct timespec* timeout) noexcept {
+  for (int i = 0; i < count; ++i) {
+    if (tell(queue, changes[i]) != 0) return -1;
+  }
+  if (room == 0) return 0;
+
+  constexpr int most = 64;
+  epoll_event events[most];
+  const int want = room < most ? room : most;
+  const int got = ::epoll_pwait2(queue, events, want, timeout, nullptr);
+  if (got < 0) return -1;
+
+  const std::lock_guard<std::mutex> hold(all->mutex);
+  const std::map<int, watched>& in = all->queues[queue];
+  int found = 0;
+  for (int i = 0; i < got; ++i) {
+    const epoll_event& event = events[i];
+    if (event.data.u64 == user) {
+      struct kevent trigger {};
+      trigger.filter = EVFILT_USER;
+      trigger.fflags = NOTE_TRIGGER;
+      if (found == room) tell_user(queue, trigger);
+      if (found < room) out[found++] = trigger;
+      continue;
+    }
+    const auto at = in.find(static_cast<int>(event.data.u64));
+    if (at == in.end()) continue;
+    const watched& w = at->second;
+    // Two filters of one descriptor may take the room of another, which is then told the next time.
+    const auto put = [&](const struct kevent& it) {
+      epoll_event again{};
+      again.data.u64 = it.ident;
+      again.events = events_of(w);
+      if (found == room) ::epoll_ctl(queue, EPOLL_CTL_MOD, at->first, &again);
+      if (found < room) out[found++] = it;
+    };
+    const bool ended = (event.events & (EPOLLHUP | EPOLLERR)) != 0;
+    const bool half = (event.events & EPOLLRDHUP) != 0;
+    if (w.read.on && ((event.events & EPOLLIN) != 0 || ended || half)) {
+      put(made(event, w.read, EVFILT_READ, ended || half));
+    }
+    if (w.write.on && ((event.events & EPOLLOUT) != 0 || ended)) {
+      put(made(event, w.write, EVFILT_WRITE, ended));
+    }
+    if (w.except.on && (event.events & EPOLLPRI) != 0) {
+      put(made(event, w.except, EVFILT_EXCEPT, false));
+    }
+  }
+  return found;
+}
