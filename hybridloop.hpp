@@ -12307,32 +12307,36 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // How long it pays to look before going to sleep, learned by each thread for itself: up to as long as a
-// wake takes while looks end in time, half as long after each that did not, down to a try now and then.
-// None where the process has one CPU.
+// wake takes while looks end in time, half as long after each that did not, and then no more but for a try now and
+// then, ever more seldom. None where the process has one CPU.
 class patience {
  public:
-  // True: it holds, by now.
+  // True: it holds, by now. It is looked at ever more seldom, down to every so many pauses.
   template <class Kernel, class Condition>
   static bool look(const Condition& holds, std::uint32_t seldom = 1) noexcept {
     patience& mine = own();
-    if (mine.misses_ % tries == 0) {
-      mine.may_look_ = Kernel::usable_cpus() > 1;
-      mine.span_ = longest;
-    }
-    if (!mine.may_look_ || mine.span_ < shortest) {
-      ++mine.misses_;
-      return false;
-    }
+    if (mine.span_ < shortest && !mine.tries_again<Kernel>()) return false;
     const bool hit = look_for(mine.span_, holds, seldom);
     mine.span_ = hit ? longest : mine.span_ / 2;
-    mine.misses_ = hit ? 1 : mine.misses_ + 1;
+    if (hit) mine.rest_ = shortest_rest;
     return hit;
   }
 
  private:
   static constexpr std::uint32_t shortest = 500;  // nanoseconds
   static constexpr std::uint32_t longest = 16000;
-  static constexpr std::uint32_t tries = 256;
+  static constexpr std::uint32_t shortest_rest = 16;  // waits without a look, while looks pay now and then
+  static constexpr std::uint32_t first_rest = 64;
+  static constexpr std::uint32_t longest_rest = 1024;
+
+  template <class Kernel>
+  bool tries_again() noexcept {
+    if (rested_++ < rest_) return false;
+    rested_ = 0;
+    rest_ = rest_ == 0 ? first_rest : rest_ < longest_rest ? 2 * rest_ : rest_;
+    span_ = Kernel::usable_cpus() > 1 ? longest : 0;
+    return span_ != 0;
+  }
 
   template <class Condition>
   static bool look_for(std::uint32_t span, const Condition& holds, std::uint32_t seldom) noexcept {
@@ -12349,9 +12353,9 @@ class patience {
     return mine;
   }
 
-  std::uint32_t span_ = longest;
-  std::uint32_t misses_ = 0;
-  bool may_look_ = false;
+  std::uint32_t span_ = 0;
+  std::uint32_t rest_ = 0;
+  std::uint32_t rested_ = 0;
 };
 
 template <class Core>
