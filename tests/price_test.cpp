@@ -271,6 +271,35 @@ TEST_CASE_TEMPLATE("a storm of cancels behind one that waits leaves no memory be
   CHECK(first.granted == 1);
 }
 
+TEST_CASE_TEMPLATE("a storm of timeouts behind one that waits leaves no memory behind", Queue, SUPPORT_QUEUES) {
+  virtual_clock::reset();
+  semaphore_on<Queue, wait_traits> s(0);
+  report first, rest;
+  const std::size_t rounds = scaled(5000, 20);
+  wait_loop l;
+  s.async_acquire(l, listener<>(first));
+  const auto some = [&] {
+    for (int i = 0; i < 200; ++i) {
+      typename decltype(s)::options in_time;
+      in_time.deadline = virtual_clock::now() + std::chrono::microseconds(i * 7 % 100);
+      s.async_acquire(l, listener<>(rest), in_time);
+    }
+    virtual_clock::advance(1ms);
+    turn(l, 2);
+  };
+  for (int i = 0; i < 20; ++i) some();
+  const std::size_t before = memory_used().resident;
+
+  for (std::size_t i = 0; i < rounds; ++i) some();
+
+  CHECK((memory_used().resident < before + 500000 || emulated()));  // half a byte for each of a million
+  CHECK(static_cast<std::size_t>(rest.timed_out) == (rounds + 20) * 200);
+  CHECK(first.ran() == 0);
+  s.release();
+  turn(l);
+  CHECK(first.granted == 1);
+}
+
 #endif
 
 TEST_SUITE_END();
