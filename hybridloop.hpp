@@ -11999,8 +11999,10 @@ class basic_queue3 {
 
   bool begin_alone() noexcept {
     word nobody = 0;
-    return work_.compare_exchange_strong(nobody, one_ring, std::memory_order_acquire,  // [combine] C4
-                                         std::memory_order_relaxed);  // a hint; it asks others then
+    const bool alone = work_.compare_exchange_strong(nobody, one_ring, std::memory_order_acquire,  // [combine] C4
+                                                     std::memory_order_relaxed);  // a hint; it asks others then
+    if (alone) Traits::schedule_point("owner");
+    return alone;
   }
 
   void enter() noexcept { work_.fetch_add(one_inside, std::memory_order_relaxed); }  // [combine] C1, [quiet]
@@ -12054,7 +12056,9 @@ class basic_queue3 {
   template <class Account>
   void take_requests(Account& account, told_list& out) noexcept {
     judge each{out};
+    Traits::schedule_point("requests-there");
     waiter* leaver = take_all(leaves_);
+    Traits::schedule_point("leaves-taken");
     for (waiter* w = in_order(take_all(joins_)); w != nullptr;) {
       waiter* const after = w->next;
       list_.join(*w, each);
@@ -12065,6 +12069,7 @@ class basic_queue3 {
       leaver = w.next_leaver;
       let_go(w, account, out);
     }
+    Traits::schedule_point("waiters-served");
     list_.send(take_all(granted_), wait_status::granted, each);
     list_.send(take_all(closed_), wait_status::closed, each);
   }

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include <pthread.h>
+
 #include <hybridloop.hpp>
 
 #include "support/race.hpp"
@@ -21,6 +23,7 @@
 
 using namespace support;
 using hybridloop::basic_condvar;
+using hybridloop::basic_semaphore;
 using hybridloop::loop;
 
 namespace {
@@ -312,6 +315,81 @@ TEST_CASE_TEMPLATE("a timeout and a notification meet: one is answered, and noth
   }
 
   CHECK(wrong == 0);
+}
+
+TEST_CASE_TEMPLATE("a notification that is on its way when its waiter's time runs out is the waiter's, or the next one's", Queue, SUPPORT_QUEUES) {
+  condvar_on<Queue, staged_traits<>> c;
+  std::mutex m;
+  std::atomic<int> entered{0};
+  std::atomic<bool> next_over{false};
+  std::cv_status first = std::cv_status::timeout;
+  std::unique_lock<std::mutex> out(m);
+  scoped_thread in_time([&] {
+    std::unique_lock<std::mutex> lock(m);
+    ++entered;
+    first = c.wait_for(lock, 5ms);
+  });
+  out.unlock();
+  await([&] { return entered == 1; });
+  scoped_thread next([&] {
+    std::unique_lock<std::mutex> lock(m);
+    ++entered;
+    c.wait(lock);
+    next_over = true;
+  });
+  await([&] { return entered == 2; });
+  {
+    const stage here("sending", [] { std::this_thread::sleep_for(10ms); });
+    out.lock();  // both wait
+    out.unlock();
+    c.notify_one();
+  }
+  in_time.join();
+
+  // By the time of the notification the first may have gone already: it is the next one's then.
+  if (first == std::cv_status::no_timeout) c.notify_one();
+  await([&] { return next_over.load(); });
+}
+
+TEST_CASE_TEMPLATE("who was told may end its thread at once, and its stack with it", Queue, SUPPORT_QUEUES) {
+  struct meeting {
+    basic_condvar<Queue> c;
+    basic_semaphore<Queue> s{0};
+    std::mutex m;
+    bool go = false;
+    std::atomic<std::size_t> over{0};
+  };
+  const std::size_t rounds = scaled(300, 20);
+  meeting all;
+  ::pthread_attr_t unkept;  // a stack that the C library gives back as soon as its thread ends
+  ::pthread_attr_init(&unkept);
+  ::pthread_attr_setstacksize(&unkept, std::size_t{64} << 20);
+  ::pthread_attr_setdetachstate(&unkept, PTHREAD_CREATE_DETACHED);
+  const auto wait = [](void* where) -> void* {
+    auto& at = *static_cast<meeting*>(where);
+    static_cast<void>(at.s.acquire());
+    std::unique_lock<std::mutex> lock(at.m);
+    at.c.wait(lock, [&at] { return std::exchange(at.go, false); });
+    lock.unlock();
+    ++at.over;
+    return nullptr;
+  };
+
+  for (std::size_t i = 0; i < rounds; ++i) {
+    ::pthread_t waiter;
+    REQUIRE(::pthread_create(&waiter, &unkept, wait, &all) == 0);
+    dawdle(i % 100 * 200);
+    all.s.release();
+    {
+      const std::lock_guard<std::mutex> lock(all.m);
+      all.go = true;
+    }
+    all.c.notify_one();
+    await([&] { return all.over == i + 1; });
+  }
+  ::pthread_attr_destroy(&unkept);
+
+  CHECK(all.s.available() == 0);
 }
 
 TEST_CASE_TEMPLATE("who was notified last may destroy the condvar at once", Queue, SUPPORT_QUEUES) {

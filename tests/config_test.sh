@@ -71,6 +71,9 @@ static_assert(library::detail::rescue_ns == std::int64_t{HYBRIDLOOP_RESCUE_MS} *
 #ifdef HYBRIDLOOP_STATS
 static_assert(library::detail::stats_kept == HYBRIDLOOP_STATS);
 #endif
+#ifdef HYBRIDLOOP_SYNC_PHASE
+static_assert(library::sync::default_queue::phase == HYBRIDLOOP_SYNC_PHASE);
+#endif
 
 int main() {
   library::loop loop;
@@ -86,8 +89,11 @@ int main() {
   struct bulk { char bytes[4096]; };
   const auto large = [&ran, b = bulk()] { ran += 1 + b.bytes[0]; };
   if (loop.post(large) != library::post_result::accepted) return 3;
+  library::semaphore permits(0);
+  permits.async_acquire(loop, [&ran](library::wait_status) { ++ran; });
+  permits.release();
   loop.run_until_idle();
-  return ran == 5003 ? 0 : 4;
+  return ran == 5004 ? 0 : 4;
 }
 E
 
@@ -98,6 +104,12 @@ wrong() {
   for value in "$@"; do
     echo "$macro=$value"
     refused "$macro" syntax -Wfatal-errors "-D$macro=$value" empty.cpp
+  done
+}
+wrong_phase() {
+  wrong SYNC_PHASE 4 -1 fast queue1 01 1.5 '"1"' ''
+  for value in 4 fast 01 ''; do
+    refused 'HYBRIDLOOP_SYNC_PHASE: 0, 1, 2 or 3' syntax "-DHYBRIDLOOP_SYNC_PHASE=$value" empty.cpp
   done
 }
 half_of_a_pair() {
@@ -120,6 +132,7 @@ promise "a wrong HYBRIDLOOP_SPIN_NS is refused by name" wrong SPIN_NS -1 1000001
 promise "a wrong HYBRIDLOOP_RESCUE_MS is refused by name" wrong RESCUE_MS -1 10000000000000 often 10ms ''
 promise "a wrong HYBRIDLOOP_STATS is refused by name" wrong STATS 2 -1 yes on ''
 promise "a wrong HYBRIDLOOP_NO_IO is refused by name" wrong NO_IO 2 -1 yes on ''
+promise "a wrong HYBRIDLOOP_SYNC_PHASE is refused by name, and told which there are" wrong_phase
 promise "HYBRIDLOOP_MALLOC and HYBRIDLOOP_FREE are refused alone" half_of_a_pair
 promise "C++14 is refused in a sentence" refused 'needs C++17' syntax -Wfatal-errors -std=c++14 empty.cpp
 promise "a second copy of the header in one file is refused" second_copy
@@ -128,12 +141,14 @@ promise "a second copy of the header in one file is refused" second_copy
 
 smallest='-DHYBRIDLOOP_FAST_PATH=mini -DHYBRIDLOOP_POLLER=epoll -DHYBRIDLOOP_PARKER=auto -DHYBRIDLOOP_RING_CAPACITY=2
   -DHYBRIDLOOP_ARENA_CAPACITY=0 -DHYBRIDLOOP_TASK_SIZE=32 -DHYBRIDLOOP_CACHE_LINE=32
-  -DHYBRIDLOOP_SPIN_NS=0 -DHYBRIDLOOP_RESCUE_MS=1 -DHYBRIDLOOP_STATS=0 -DHYBRIDLOOP_NO_IO=0'
+  -DHYBRIDLOOP_SPIN_NS=0 -DHYBRIDLOOP_RESCUE_MS=1 -DHYBRIDLOOP_STATS=0 -DHYBRIDLOOP_NO_IO=0
+  -DHYBRIDLOOP_SYNC_PHASE=0'
 largest='-DHYBRIDLOOP_FAST_PATH=off -DHYBRIDLOOP_POLLER=auto -DHYBRIDLOOP_RING_CAPACITY=16777216
   -DHYBRIDLOOP_ARENA_CAPACITY=16777216 -DHYBRIDLOOP_TASK_SIZE=1024 -DHYBRIDLOOP_CACHE_LINE=256
-  -DHYBRIDLOOP_SPIN_NS=1000000 -DHYBRIDLOOP_RESCUE_MS=86400000 -DHYBRIDLOOP_STATS=1'
+  -DHYBRIDLOOP_SPIN_NS=1000000 -DHYBRIDLOOP_RESCUE_MS=86400000 -DHYBRIDLOOP_STATS=1
+  -DHYBRIDLOOP_SYNC_PHASE=3'
 between='-DHYBRIDLOOP_FAST_PATH=full -DHYBRIDLOOP_POLLER=poll -DHYBRIDLOOP_PARKER=condvar -DHYBRIDLOOP_RING_CAPACITY=3000 -DHYBRIDLOOP_ARENA_CAPACITY=100
-  -DHYBRIDLOOP_TASK_SIZE=80 -DHYBRIDLOOP_CACHE_LINE=128'
+  -DHYBRIDLOOP_TASK_SIZE=80 -DHYBRIDLOOP_CACHE_LINE=128 -DHYBRIDLOOP_SYNC_PHASE=2'
 
 builds_and_runs() { compile "$@" program.cpp -o program; ./program; }
 from_a_file() {

@@ -380,5 +380,38 @@ promise "they share a loop, and what throws is caught, the file without exceptio
 promise "they share a loop, and what throws is caught, the newer file first" \
   links_and_runs newer.o without.o throwing.o
 
+# A semaphore of each phase, in one program; and one that a file of another phase asks for.
+cat > phase.cpp <<'E'
+#include <hybridloop.hpp>
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+void release_one(hybridloop::semaphore& s);
+#ifndef BORROWS
+void release_one(hybridloop::semaphore& s) { s.release(); }
+#endif
+bool JOIN(works_in_, OWN)();
+bool JOIN(works_in_, OWN)() {
+  hybridloop::semaphore s(0);
+  release_one(s);
+  return s.try_acquire();
+}
+E
+echo 'bool works_in_0(); bool works_in_1(); bool works_in_2(); bool works_in_3();
+int main() { return works_in_0() && works_in_1() && works_in_2() && works_in_3() ? 0 : 1; }' > phases.cpp
+phases_coexist() {
+  for phase in 0 1 2 3; do
+    compile -std=c++17 -DHYBRIDLOOP_SYNC_PHASE=$phase -DOWN=$phase -c phase.cpp -o phase$phase.o
+  done
+  compile -std=c++17 phases.cpp phase[0-3].o -o phases
+  ./phases
+}
+phases_are_told_apart() {
+  compile -std=c++17 -DHYBRIDLOOP_SYNC_PHASE=2 -DOWN=2 -DBORROWS -c phase.cpp -o borrows.o
+  if compile -std=c++17 phases.cpp phase[013].o borrows.o -o phases > said 2>&1; then return 1; fi
+  grep release_one said
+}
+promise "files of different phases have semaphores of their own in one program" phases_coexist
+promise "a semaphore that is handed to a file of another phase does not link" phases_are_told_apart
+
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

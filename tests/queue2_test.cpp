@@ -401,7 +401,7 @@ TEST_CASE("a wait and a token that find no memory are late, and not lost") {
 
 TEST_CASE("while a thread is stopped in any window the others go on") {
   using queue = phases::basic_queue2<freezing_traits, 2>;
-  for (const char* where : {"joining", "cells-claimed", "joined", "sending", "token-in-hand", "cell-seen", "leaving", "withdrawn",
+  for (const char* where : {"joining", "cells-claimed", "joined", "sending", "token-in-hand", "cell-seen", "reserving", "leaving", "withdrawn",
                             "pointer-moves", "segment-over", "segment-made", "sweeping", "epoch-ends", "spare-seen"}) {
     const std::string point = where;
     CAPTURE(point);

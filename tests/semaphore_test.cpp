@@ -522,6 +522,50 @@ TEST_CASE_TEMPLATE("a permit that is on its way to a thread when its deadline co
   CHECK(s.available() == (had ? 0 : 1));
 }
 
+TEST_CASE_TEMPLATE("one permit never has two holders: a release, a deadline and others meet in any window", Queue, SUPPORT_QUEUES) {
+  using semaphore = semaphore_on<Queue, staged_traits<>>;
+  for (const char* where : {"joining", "sending", "slot-seen", "cells-claimed", "cell-seen", "token-in-hand", "reserving", "leaving",
+                            "withdrawn", "promised", "owner", "served", "entered", "asked"}) {
+    CAPTURE(where);
+    semaphore s(1);
+    std::atomic<int> holders{0};
+    std::atomic<bool> two{false};
+    std::atomic<bool> released{false};
+    std::atomic<int> robbers{0};
+    const auto hold = [&] {
+      if (++holders > 1) two = true;
+    };
+    const auto let_go = [&] {
+      --holders;
+      s.release();
+    };
+    REQUIRE(s.acquire() == wait_status::granted);
+    hold();
+    {
+      const stage here(where, [&] {
+        if (!released.exchange(true)) let_go();
+        for (int i = 0; i < 2; ++i) {
+          if (!s.try_acquire()) continue;
+          ++robbers;
+          hold();
+        }
+        std::this_thread::sleep_for(3ms);  // past the deadline, wherever this is
+      });
+      const scoped_thread waiter([&] {
+        if (!s.try_acquire_for(2ms)) return;
+        hold();
+        let_go();
+      });
+      std::this_thread::sleep_for(1ms);
+      if (!released.exchange(true)) let_go();
+    }
+    while (robbers-- > 0) let_go();
+
+    CHECK_FALSE(two);
+    CHECK(s.available() == 1);
+  }
+}
+
 // ---- Many threads ----
 
 TEST_CASE_TEMPLATE("two releases before anybody runs wake two", Queue, SUPPORT_QUEUES) {

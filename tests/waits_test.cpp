@@ -594,6 +594,42 @@ TEST_CASE_TEMPLATE("a loop that is destroyed ends its waits: unheard, destroyed 
   CHECK(s.available() == 0);
 }
 
+TEST_CASE_TEMPLATE("a callback may release, notify and cancel when it is destroyed, however it ended", Queue, SUPPORT_QUEUES) {
+  using semaphore = basic_semaphore<Queue>;
+  basic_condvar<Queue> c;
+  semaphore s(0), other(0);
+  typename semaphore::ticket gone;
+  const auto untouched = [&] {
+    return std::shared_ptr<void>(nullptr, [&](void*) {
+      s.cancel(gone);
+      s.release();
+      other.release();
+      c.notify_all();
+    });
+  };
+  report next;
+  loop survivor;
+  s.async_acquire(survivor, listener<>(next), wants<semaphore>(4));
+  {
+    loop l;
+    gone = s.async_acquire(l, [kept = untouched()](wait_status) {});
+    s.cancel(gone);
+    turn(l);
+    CHECK(other.available() == 1);
+    c.async_wait(l, [kept = untouched()](wait_status) {});
+    c.notify_one();
+    turn(l);
+    CHECK(other.available() == 2);
+    gone = s.async_acquire(l, [kept = untouched()](wait_status) {});
+    c.async_wait(l, [kept = untouched()](wait_status) {});
+  }
+  turn(survivor);
+
+  CHECK(other.available() == 4);
+  CHECK(next.granted == 1);
+  CHECK(s.available() == 0);
+}
+
 TEST_CASE_TEMPLATE("what was granted and not delivered goes back when the loop is destroyed, late or not", Queue, SUPPORT_QUEUES) {
   using semaphore = basic_semaphore<Queue>;
   for (const std::size_t ring : {std::size_t{2}, std::size_t{64}}) {

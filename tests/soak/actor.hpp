@@ -17,6 +17,7 @@
 
 #include "soak/choices.hpp"
 #include "soak/ledger.hpp"
+#include "soak/permits.hpp"
 #include "soak/pipe.hpp"
 #include "soak/tasks.hpp"
 
@@ -34,12 +35,13 @@ struct stage {
   bool alone;              // one thread does everything: nothing may wait for another
   std::size_t depth = 0;   // nested runs; the loop's
   std::atomic<std::uint64_t> operations{0};
+  std::unique_ptr<permits_for<Loop>> shared = nullptr;
 };
 
 template <class Loop>
 class actor {
  public:
-  actor(stage<Loop>& all, choices& c) : all_(all), loop_(all.loop), choose_(c), handle_(loop_.handle()) {}
+  actor(stage<Loop>& all, choices& c) : all_(all), loop_(all.loop), choose_(c), handle_(loop_.handle()), shared_(*all.shared) {}
   actor(const actor&) = delete;
   actor& operator=(const actor&) = delete;
 
@@ -51,7 +53,8 @@ class actor {
         &actor::arm,         &actor::arm,    &actor::arm_often,  &actor::cancel,      &actor::reschedule,
         &actor::open_lane,   &actor::post_to_lane, &actor::post_to_lane, &actor::close_lane,
         &actor::watch,       &actor::feed,   &actor::feed,       &actor::unwatch,     &actor::interrupt,   &actor::pause,     &actor::await_run,
-        &actor::await_run};
+        &actor::await_run,   &actor::acquire, &actor::acquire,   &actor::take,        &actor::give_back,   &actor::wait,
+        &actor::wait,        &actor::wait,   &actor::cancel_wait, &actor::close_permits};
     (this->*choose_.any_of(work))();
     all_.operations.fetch_add(1, std::memory_order_relaxed);
   }
@@ -59,6 +62,8 @@ class actor {
   // Waits for whatever must come while the loop still runs: for ever, if it was lost.
   void finish() {
     lane_.reset();
+    give_back();
+    for (wait_type& w : waits_) await([&w] { return w.what.ran != 0; });
     await_told();
     unwatch();
     for (alarm& a : alarms_) {
@@ -73,6 +78,10 @@ class actor {
   // The loop is gone, and every thread but this one.
   void settle(bool drained) const {
     entries_.settle(drained);
+    waited_.settle(false);
+    for (const wait_type& w : waits_) {
+      promise(!w.cancelled || w.what.ran == 0 || w.heard_cancel, "a cancel that answers true is heard, if anything is");
+    }
     for (const alarm& a : alarms_) {
       promise(a.what->alive == 0, "a timer's closure is destroyed");
       promise(!a.cancelled || a.repeats || a.what->ran == 0, "a timer whose cancel was heard never fires");
@@ -82,6 +91,7 @@ class actor {
  private:
   using clock = typename Loop::clock;
   using nanoseconds = std::chrono::nanoseconds;
+  using wait_type = typename permits_for<Loop>::wait;
 
   // ---- Posting ----
 
@@ -157,7 +167,9 @@ class actor {
       e.run();
       if (all_.depth == 3) return;
       ++all_.depth;
-      switch (how) {
+      // Where all slots are taken further out, a wait that is granted finds no room until they are left, and the loop
+      // looks for room instead of sleeping: a clock that moves only in sleep would stand still.
+      switch (all_.alone && how == 1 ? 0 : how) {
         case 0: loop_.poll(); break;
         case 1: loop_.run_for(20us); break;
         case 2: loop_.run_budget(20us); break;
@@ -311,6 +323,49 @@ class actor {
     if (channel_ != nullptr) await([&c = *channel_] { return c.heard == c.fed; });
   }
 
+  // ---- Permits ----
+
+  std::ptrdiff_t some_permits() { return static_cast<std::ptrdiff_t>(choose_.below(static_cast<std::size_t>(shared_.total())) + 1); }
+
+  // Who waits keeps none: somebody else may need them first.
+  void acquire() {
+    if (all_.alone || loop_.running_in_this_thread()) return take();
+    give_back();
+    const std::ptrdiff_t n = some_permits();
+    const bool had = choose_.one_in(2) ? shared_.acquire(n) : shared_.try_acquire_for(some_time(), n);
+    if (had) keep(n);
+  }
+  void take() {
+    const std::ptrdiff_t n = some_permits();
+    if (shared_.try_acquire(n)) keep(n);
+  }
+  void keep(std::ptrdiff_t n) {
+    shared_.hold(n);
+    kept_ += n;
+  }
+  void give_back() {
+    if (kept_ != 0) shared_.give_back(std::exchange(kept_, 0));
+  }
+  void wait() {
+    typename permits_for<Loop>::options how;
+    how.n = some_permits();
+    if (choose_.one_in(2)) how.deadline = clock::now() + some_time();
+    wait_type& w = waits_.emplace_back(shared_, waited_.open(nullptr), how);
+    shared_.begin(loop_, w);
+    w.what.accepted = static_cast<bool>(w.id);
+    promise(w.what.accepted || loop_.closed(), "only a closed loop refuses a wait");
+  }
+  void cancel_wait() {
+    if (waits_.empty()) return;
+    wait_type& w = waits_[choose_.below(waits_.size())];
+    const bool heard = shared_.cancel(w.id);
+    promise(!heard || !w.cancelled, "a cancel is heard once");
+    w.cancelled = w.cancelled || heard;
+  }
+  void close_permits() {
+    if (choose_.one_in(64)) shared_.close();
+  }
+
   template <class Done>
   void await(const Done& done) {
     if (all_.alone || loop_.running_in_this_thread()) return;
@@ -343,6 +398,10 @@ class actor {
   std::deque<alarm> alarms_;
   std::deque<channel> channels_;
   channel* channel_ = nullptr;
+  permits_for<Loop>& shared_;
+  std::ptrdiff_t kept_ = 0;
+  ledger waited_;
+  std::deque<wait_type> waits_;
 };
 
 }  // namespace soak

@@ -19,7 +19,7 @@ class program {
  public:
   explicit program(soak::choices c) : choose_(c), options_(soak::some_options(choose_, true)) {
     loop_.emplace(options_);
-    stage_.reset(new soak::stage<loop>{*loop_, options_.when_full, true, 0, {}});
+    stage_.reset(new soak::stage<loop>{*loop_, options_.when_full, true, 0, {}, soak::some_permits(*loop_, choose_)});
     actor_.emplace(*stage_, choose_);
   }
 
@@ -32,6 +32,7 @@ class program {
     if (drained) loop_->run();  // which may have been stopped
     loop_.reset();
     actor_->settle(drained);
+    stage_->shared->settle();
   }
 
  private:

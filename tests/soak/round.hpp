@@ -84,7 +84,7 @@ class round {
  public:
   round(std::uint64_t seed, std::size_t threads) : choose_(seed), options_(some_options(choose_, false)) {
     loop_.emplace(options_);
-    stage_.reset(new stage<Loop>{*loop_, options_.when_full, false, 0, {}});
+    stage_.reset(new stage<Loop>{*loop_, options_.when_full, false, 0, {}, some_permits(*loop_, choose_)});
     for (std::size_t i = 0; i < threads; ++i) {
       actors_.push_back(std::make_unique<actor<Loop>>(*stage_, theirs_.emplace_back(seed + 1 + i)));
     }
@@ -123,6 +123,7 @@ class round {
     driver.join();
     loop_.reset();
     for (const auto& a : actors_) a->settle(drained_);
+    stage_->shared->settle();
     return stage_->operations;
   }
 
