@@ -9,6 +9,7 @@
 #   make bench-plot   its plots, by gnuplot                   make bench-save   a run to keep
 #   make bench-table  all of it, as Markdown
 #   make cpus         the tests on aarch64, armhf, riscv64, s390x and i386; CXX=clang++ takes half the time
+#   make check-os     compiled and linked for macOS and the BSDs, and run on musl; OS=x86_64-freebsd is one of them
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
 #   make model        the protocols' models in tests/model, and the mutants that spin must reject
 #   make explore      interleavings of the real code, and faults that they must catch; see tests/explore
@@ -126,7 +127,7 @@ hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 
 .DELETE_ON_ERROR:
-.PHONY: test cpus $(cpus:%=cpu-%) model explore soak fuzz coverage faults memcheck demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
+.PHONY: test check-os cpus $(cpus:%=cpu-%) model explore soak fuzz coverage faults memcheck demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
         check-join join split format clean help rust force
 
 test: $(dir)/tests
@@ -197,6 +198,10 @@ bench-table:
 # A host is tested where pkg-config finds its package.
 package.glib  := glib-2.0
 package.libuv := libuv
+
+# Systems that are not here: compiled and linked by zig; OS=aarch64-macos is one of them.
+check-os:
+	@sh tests/os_check.sh $(OS)
 
 foreign: $(hosts:tests/%=$(dir)/%)
 	@for t in $^; do [ ! -x $$t ] || $$t $(ARGS) || exit 1; done

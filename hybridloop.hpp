@@ -2,7 +2,7 @@
 //
 // One header, no dependencies. Any thread posts closures to the loop without a lock, without an
 // allocation, and without a system call while the loop is awake. A loop that watches no descriptor
-// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll.
+// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll or kqueue.
 // Nothing that was accepted is ever lost.
 //
 //   hybridloop::loop loop;
@@ -67,7 +67,8 @@
 //   HYBRIDLOOP_SCHEDULE_POINT   nothing       (name), in every race window; for tests
 // No other macro is left behind but HYBRIDLOOP_VERSION_MAJOR, _MINOR and _PATCH.
 //
-// Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
+// Needs C++17. Run on Linux with g++ 12 and clang++ 14, as C++17 and C++20; compiled and linked for
+// macOS, FreeBSD, OpenBSD and NetBSD, where nobody has run it.
 //
 // The interface: `>>> loop/loop.hpp` and `>>> loop/handle.hpp`; options, reports and counters in
 // `>>> loop/options.hpp`, producers in `>>> loop/producer.hpp`, interest and ready in
@@ -1795,7 +1796,7 @@ struct posix_kernel : kqueue_calls {
     // Calls run(with) there. 0, or the errno of a refused thread.
     int start(void (*run)(void*), void* with) noexcept {
       sigset_t all, before;
-      ::sigfillset(&all);
+      (::sigfillset)(&all);  // a macro on some systems
       ::pthread_sigmask(SIG_SETMASK, &all, &before);
       run_ = run;
       with_ = with;
@@ -2719,6 +2720,23 @@ struct eventfd_bell {
 };
 #endif
 
+// An event of the user's in a kqueue; the queue's own number rings it.
+template <class Kernel>
+struct user_bell {
+  // Any thread, any signal handler. 0, or the errno that could not be mended.
+  static int ring(native_handle queue) noexcept {
+    for (int tries = 0;; ++tries) {
+      const int answer = Kernel::kevent_trigger(queue);
+      if (answer == 0) return 0;
+      if (answer == -EINTR) continue;
+      if (tries >= ring_tries) return -answer;
+      Kernel::yield();
+    }
+  }
+
+  static constexpr int ring_tries = 100;
+};
+
 // A pipe that does not block. One byte is as good as many, so a full pipe has been rung; who hears it
 // reads it empty.
 template <class Kernel>
@@ -3239,7 +3257,7 @@ class kqueue_poller {
 
   native_handle bell() const noexcept { return ends_[1] >= 0 ? ends_[1] : queue_; }
   static int ring(native_handle bell) noexcept {
-    return has_user_events() ? -Kernel::kevent_trigger(bell) : pipe_bell<Kernel>::ring(bell);
+    return has_user_events() ? user_bell<Kernel>::ring(bell) : pipe_bell<Kernel>::ring(bell);
   }
 
  private:
@@ -12517,6 +12535,18 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
     bell.tell(status::wanted);
   }
 
+  // The loop thread. Where nothing in the queues can run, and maybe all slots are held by tasks that this one
+  // runs inside of, nobody is overtaken by another way.
+  template <class Build>
+  void come_in() noexcept {
+    loop_core& c = *home_;
+    unique_task::room<delivery> place(c.in.blocks());
+    if (c.in.can_run() || c.in.closed() || !place.had() || !c.deferred.make_room()) return deliver<Build>();
+    unique_task task;
+    task.emplace(place, delivery(*this));
+    c.deferred.push(std::move(task));
+  }
+
   // The loop thread.
   void mark(std::uint32_t reason) noexcept {
     const std::uint32_t before = marks_.fetch_or(reason, std::memory_order_acq_rel);  // [arm] E1, E2
@@ -12550,7 +12580,8 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   // The loop thread.
   void arrive() {
     if (!of_->redeem(*this)) return;
-    go(true);
+    const bool ended = (marks_.load(std::memory_order_relaxed) & ending) != 0;  // ours alone: the loop thread's own mark
+    go(!ended || this->status != wait_status::closed);
   }
   // Who destroys the loop, or heeds its close.
   void pass_by() noexcept {
@@ -12566,7 +12597,7 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   template <class Build>
   static void hear(visitor_type& v, call what) noexcept {
     auto& me = static_cast<loop_waiter&>(v);
-    if (what == call::come_in) return me.template deliver<Build>();
+    if (what == call::come_in) return me.template come_in<Build>();
     if (what == call::loop_ends) me.mark(ending);
     if ((me.marks_.load(std::memory_order_acquire) & stranded) != 0) me.go(false);  // [arm] E2
   }

@@ -2,7 +2,7 @@
 //
 // One header, no dependencies. Any thread posts closures to the loop without a lock, without an
 // allocation, and without a system call while the loop is awake. A loop that watches no descriptor
-// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll.
+// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll or kqueue.
 // Nothing that was accepted is ever lost.
 //
 //   hybridloop::loop loop;
@@ -67,7 +67,8 @@
 //   HYBRIDLOOP_SCHEDULE_POINT   nothing       (name), in every race window; for tests
 // No other macro is left behind but HYBRIDLOOP_VERSION_MAJOR, _MINOR and _PATCH.
 //
-// Needs Linux and C++17. Tested with g++ 12 and clang++ 14, as C++17 and C++20.
+// Needs C++17. Run on Linux with g++ 12 and clang++ 14, as C++17 and C++20; compiled and linked for
+// macOS, FreeBSD, OpenBSD and NetBSD, where nobody has run it.
 //
 // The interface: `>>> loop/loop.hpp` and `>>> loop/handle.hpp`; options, reports and counters in
 // `>>> loop/options.hpp`, producers in `>>> loop/producer.hpp`, interest and ready in

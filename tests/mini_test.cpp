@@ -314,6 +314,11 @@ struct deaf_kernel : kernel_here {
     ++waits;
     return deaf ? -EBADF : kernel_here::epoll_wait(epoll, out, room, milliseconds);
   }
+  template <class Event, class Kernel = kernel_here>
+  static int kevent_wait(int queue, Event* out, int room, hybridloop::detail::nanos timeout) noexcept {
+    ++waits;
+    return deaf ? -EBADF : Kernel::kevent_wait(queue, out, room, timeout);
+  }
   static int poll(pollfd* descriptors, std::size_t count,
                   hybridloop::detail::nanos timeout) noexcept {
     ++waits;

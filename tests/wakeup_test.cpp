@@ -109,6 +109,27 @@ struct seam : hybridloop::detail::system_kernel {
     ++asked;
     return kernel::read(fd, bytes, size);
   }
+  // Templates, since not every system has them.
+  template <class Kernel = kernel>
+  static int kqueue() noexcept {
+    ++asked;
+    ++pollers;
+    stage::reached("poller-opens");
+    latest_bell = Kernel::kqueue();
+    return latest_bell;
+  }
+  template <class Kernel = kernel>
+  static int kevent_trigger(int queue) noexcept {
+    ++asked;
+    if (rings_to_fail > 0 && rings_to_fail-- > 0) return -ring_error;
+    ++rings;
+    return Kernel::kevent_trigger(queue);
+  }
+  template <class Event, class Kernel = kernel>
+  static int kevent_wait(int queue, Event* out, int room, hybridloop::detail::nanos timeout) noexcept {
+    ++asked;
+    return Kernel::kevent_wait(queue, out, room, timeout);
+  }
   static void yield() noexcept {
     ++asked;
     kernel::yield();
@@ -842,6 +863,7 @@ TEST_CASE("stop and close reach a sleeping loop through a bell that is hard to r
 }
 
 TEST_CASE("a bell that was rung until its counter is full still wakes the loop") {
+  if (std::string(seamed_loop::poller_name()) == "kqueue") return;  // whose bell has no counter
   loop_in<seamed_loop> l(in_bare_poller);
   const int bell = seam::latest_bell;
   const running<seamed_loop> runner(*l);

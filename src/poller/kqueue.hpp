@@ -152,7 +152,7 @@ class kqueue_poller {
 
   native_handle bell() const noexcept { return ends_[1] >= 0 ? ends_[1] : queue_; }
   static int ring(native_handle bell) noexcept {
-    return has_user_events() ? -Kernel::kevent_trigger(bell) : pipe_bell<Kernel>::ring(bell);
+    return has_user_events() ? user_bell<Kernel>::ring(bell) : pipe_bell<Kernel>::ring(bell);
   }
 
  private:

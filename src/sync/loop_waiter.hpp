@@ -131,6 +131,18 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
     bell.tell(status::wanted);
   }
 
+  // The loop thread. Where nothing in the queues can run, and maybe all slots are held by tasks that this one
+  // runs inside of, nobody is overtaken by another way.
+  template <class Build>
+  void come_in() noexcept {
+    loop_core& c = *home_;
+    unique_task::room<delivery> place(c.in.blocks());
+    if (c.in.can_run() || c.in.closed() || !place.had() || !c.deferred.make_room()) return deliver<Build>();
+    unique_task task;
+    task.emplace(place, delivery(*this));
+    c.deferred.push(std::move(task));
+  }
+
   // The loop thread.
   void mark(std::uint32_t reason) noexcept {
     const std::uint32_t before = marks_.fetch_or(reason, std::memory_order_acq_rel);  // [arm] E1, E2
@@ -164,7 +176,8 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   // The loop thread.
   void arrive() {
     if (!of_->redeem(*this)) return;
-    go(true);
+    const bool ended = (marks_.load(std::memory_order_relaxed) & ending) != 0;  // ours alone: the loop thread's own mark
+    go(!ended || this->status != wait_status::closed);
   }
   // Who destroys the loop, or heeds its close.
   void pass_by() noexcept {
@@ -180,7 +193,7 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   template <class Build>
   static void hear(visitor_type& v, call what) noexcept {
     auto& me = static_cast<loop_waiter&>(v);
-    if (what == call::come_in) return me.template deliver<Build>();
+    if (what == call::come_in) return me.template come_in<Build>();
     if (what == call::loop_ends) me.mark(ending);
     if ((me.marks_.load(std::memory_order_acquire) & stranded) != 0) me.go(false);  // [arm] E2
   }

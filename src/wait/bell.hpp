@@ -38,6 +38,23 @@ struct eventfd_bell {
 };
 #endif
 
+// An event of the user's in a kqueue; the queue's own number rings it.
+template <class Kernel>
+struct user_bell {
+  // Any thread, any signal handler. 0, or the errno that could not be mended.
+  static int ring(native_handle queue) noexcept {
+    for (int tries = 0;; ++tries) {
+      const int answer = Kernel::kevent_trigger(queue);
+      if (answer == 0) return 0;
+      if (answer == -EINTR) continue;
+      if (tries >= ring_tries) return -answer;
+      Kernel::yield();
+    }
+  }
+
+  static constexpr int ring_tries = 100;
+};
+
 // A pipe that does not block. One byte is as good as many, so a full pipe has been rung; who hears it
 // reads it empty.
 template <class Kernel>

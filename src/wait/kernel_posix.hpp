@@ -109,7 +109,7 @@ struct posix_kernel : kqueue_calls {
     // Calls run(with) there. 0, or the errno of a refused thread.
     int start(void (*run)(void*), void* with) noexcept {
       sigset_t all, before;
-      ::sigfillset(&all);
+      (::sigfillset)(&all);  // a macro on some systems
       ::pthread_sigmask(SIG_SETMASK, &all, &before);
       run_ = run;
       with_ = with;

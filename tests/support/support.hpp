@@ -138,7 +138,7 @@ inline std::vector<std::string> open_descriptors() {
   std::vector<std::string> found;
   DIR* dir = ::opendir(descriptors_folder);
   if (dir == nullptr) std::abort();
-  const int own = ::dirfd(dir);
+  const int own = dirfd(dir);  // a macro on some systems
   rlimit limit{};
   ::getrlimit(RLIMIT_NOFILE, &limit);
   while (const dirent* entry = ::readdir(dir)) {

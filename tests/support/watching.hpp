@@ -32,6 +32,9 @@ struct traits_of : hybridloop::default_traits {
 template <class Kernel>
 using loop_with = hybridloop::basic_loop<traits_of<Kernel>>;
 
+// Its filter for out-of-band data says nothing of a hang-up or an error.
+inline bool over_kqueue() { return std::string(hybridloop::loop::poller_name()) == "kqueue"; }
+
 // Waits for what another thread does. Hangs where it never does.
 template <class Done>
 void await(const Done& done) {
