@@ -1,5 +1,6 @@
 // barging_test.cpp - permits that are put back and fought for: nobody is lost, robbed or not
 #include <atomic>
+#include <memory>
 #include <chrono>
 #include <thread>
 #include <vector>
@@ -201,6 +202,21 @@ TEST_CASE_TEMPLATE("what a loop that is gone cannot take is somebody else's", Qu
   }
   CHECK(s.available() == 2);
   CHECK(s.acquire(2) == wait_status::granted);
+}
+
+TEST_CASE_TEMPLATE("a callback that was robbed on its way to a loop that closes is not told that the semaphore did", Queue, SUPPORT_QUEUES) {
+  barging_of<Queue> s(0);
+  const auto witness = std::make_shared<int>(0);
+  loop l;
+  s.async_acquire(l, [witness](wait_status) { ++*witness; });
+  s.release();
+  REQUIRE(s.try_acquire());
+
+  l.close();
+  l.run();
+
+  CHECK(*witness == 0);
+  CHECK(witness.use_count() == 1);
 }
 
 TEST_CASE_TEMPLATE("a loop that closes under its waiters wakes the next one elsewhere", Queue, SUPPORT_QUEUES) {

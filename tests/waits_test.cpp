@@ -517,6 +517,23 @@ TEST_CASE_TEMPLATE("whoever finds the loop full is let in in its turn", Queue, S
   for (std::size_t i = 0; i < order.size(); ++i) CHECK(order[i] == static_cast<int>(i));
 }
 
+TEST_CASE_TEMPLATE("a run inside of tasks that hold all slots hears of grants too", Queue, SUPPORT_QUEUES) {
+  basic_semaphore<Queue> s(0);
+  report r;
+  int inside = 0;
+  loop l(tiny(2, 0));
+  for (int i = 0; i < 5; ++i) s.async_acquire(l, listener<>(r));
+  must_post(l, [&] {
+    s.release(5);
+    turn(l, 10);
+    inside = r.granted;
+  });
+
+  l.run_until_idle();
+
+  CHECK(inside == 5);
+}
+
 TEST_CASE_TEMPLATE("a grant wakes a full loop that sleeps, wherever it sleeps", Queue, SUPPORT_QUEUES) {
   for (const place& where : everywhere) {
     CAPTURE(where.name);

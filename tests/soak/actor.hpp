@@ -167,9 +167,7 @@ class actor {
       e.run();
       if (all_.depth == 3) return;
       ++all_.depth;
-      // Where all slots are taken further out, a wait that is granted finds no room until they are left, and the loop
-      // looks for room instead of sleeping: a clock that moves only in sleep would stand still.
-      switch (all_.alone && how == 1 ? 0 : how) {
+      switch (how) {
         case 0: loop_.poll(); break;
         case 1: loop_.run_for(20us); break;
         case 2: loop_.run_budget(20us); break;

@@ -32,7 +32,6 @@ class permits {
     entry& what;
     const options how;
     ticket id;
-    loop* home = nullptr;
     bool cancelled = false;  // and it was answered so; written by who waits
     std::atomic<bool> heard_cancel{false};
   };
@@ -83,7 +82,7 @@ class permits {
  private:
   void check(wait& w, wait_status how) const {
     w.heard_cancel = how == wait_status::cancelled;
-    promise(how != wait_status::closed || closed() || w.home->closed(), "only what was closed says so, or its loop");
+    promise(how != wait_status::closed || closed(), "only what was closed says so");
     promise(how != wait_status::timed_out || (w.how.deadline && *w.how.deadline <= clock::now()), "no wait ends before its time");
   }
 
@@ -102,7 +101,6 @@ class permits_of final : public permits<Traits> {
   bool try_acquire_for(std::chrono::nanoseconds span, std::ptrdiff_t n) override { return semaphore_.try_acquire_for(span, n); }
   bool try_acquire(std::ptrdiff_t n) override { return semaphore_.try_acquire(n); }
   void begin(typename base::loop& l, typename base::wait& w) override {
-    w.home = &l;
     w.id = semaphore_.async_acquire(l, typename base::listener{w, charge(w.what)}, w.how);
   }
   bool cancel(const typename base::ticket& which) override { return semaphore_.cancel(which); }
