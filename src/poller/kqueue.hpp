@@ -25,8 +25,8 @@ namespace detail {
 // A companion may sit in wait() while the loop thread changes the set. The kernel takes changes then; an
 // event carries the count of changes at which its filters were set, so one that is older is dropped.
 //
-// The kernel takes off what is closed. To delete a filter that it does not know any more fails, which is
-// how a number that names another file by now is found out.
+// The kernel takes off what is closed. To delete or to enable a filter that it does not know any more fails,
+// which is how a number that names another file by now is found out.
 template <class Kernel>
 class kqueue_poller {
  public:
@@ -138,12 +138,18 @@ class kqueue_poller {
     return 0;
   }
 
+  // A filter may have been heard while the other one of its watch was not set yet: both are told at once.
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     kernel_event events[batch];
     const int want = static_cast<int>(room < batch ? room : batch);
-    const int got = Kernel::kevent_wait(queue_, events, want, timeout);
+    const std::uint64_t seen = changes();
+    int got = Kernel::kevent_wait(queue_, events, want, timeout);
     if (got < 0) return got == -EINTR ? 0 : got;
     const typename Kernel::hold held(mutex_);
+    if (changes_ != seen && got != 0 && got < want) {
+      const int more = Kernel::kevent_wait(queue_, events + got, want - got, 0);
+      if (more > 0) got += more;
+    }
     ++waits_;
     std::size_t found = 0;
     for (int i = 0; i < got; ++i) translate(events[i], out, found);
@@ -168,10 +174,16 @@ class kqueue_poller {
     std::size_t told_as = 0;
     poll_token token = 0;
     unsigned filters = 0;  // that the kernel has
+    bool edge = false;
     bool once = false;
     bool silent = false;  // until change()
     file_identity file{};
   };
+
+  std::uint64_t changes() noexcept {
+    const typename Kernel::hold held(mutex_);
+    return changes_;
+  }
 
   static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd); }
 
@@ -201,19 +213,23 @@ class kqueue_poller {
     return which == reads ? Kernel::filter_read : which == writes ? Kernel::filter_write : Kernel::filter_except;
   }
 
-  // New ones for the old ones, since a filter that is there keeps its flags, and so that an edge is told again.
+  // A filter that is there keeps its place in the queue, so that a change puts nobody last, and its flags, so
+  // for other ones it is made anew. To add it once more has its edge told again.
   int set(native_handle fd, entry& e, interest what, poll_token token) noexcept {
     if (has(what, interest::priority) && !Kernel::kqueue_hears_priority) return ENOTSUP;
-    const int gone = take_off(fd, e);
+    const bool edge = has(what, interest::edge);
+    const unsigned wanted = filters_of(what);
+    const int gone = take_off(fd, e, e.edge == edge ? ~wanted : ~0u);
     if (gone != 0) return gone;
     e.set_at = ++changes_;
     e.token = token;
+    e.edge = edge;
     e.once = has(what, interest::oneshot);
     e.silent = false;
-    const unsigned wanted = filters_of(what);
     for (const unsigned which : every) {
       if ((wanted & which) == 0) continue;
-      const int refused = -Kernel::kevent_add(queue_, fd, filter_of(which), has(what, interest::edge), e.set_at);
+      int refused = (e.filters & which) != 0 ? -Kernel::kevent_enable(queue_, fd, filter_of(which)) : 0;
+      if (refused == 0) refused = -Kernel::kevent_add(queue_, fd, filter_of(which), edge, e.set_at);
       if (refused != 0) return refused;
       e.filters |= which;
     }
@@ -221,14 +237,14 @@ class kqueue_poller {
   }
 
   // ENOENT or EBADF: the kernel had taken one off already.
-  int take_off(native_handle fd, entry& e) noexcept {
+  int take_off(native_handle fd, entry& e, unsigned those = ~0u) noexcept {
     int gone = 0;
     for (const unsigned which : every) {
-      if ((e.filters & which) == 0) continue;
+      if ((e.filters & those & which) == 0) continue;
       const int refused = -Kernel::kevent_delete(queue_, fd, filter_of(which));
       if (refused != 0) gone = refused;
     }
-    e.filters = 0;
+    e.filters &= ~those;
     return gone;
   }
 

@@ -70,6 +70,9 @@ struct kqueue_calls {
   static int kevent_delete(int queue, int fd, kernel_filter filter) noexcept {
     return tell(queue, number_of(fd), filter, EV_DELETE, 0, 0);
   }
+  static int kevent_enable(int queue, int fd, kernel_filter filter) noexcept {
+    return tell(queue, number_of(fd), filter, EV_ENABLE, 0, 0);
+  }
   static int kevent_disable(int queue, int fd, kernel_filter filter) noexcept {
     return tell(queue, number_of(fd), filter, EV_DISABLE, 0, 0);
   }
