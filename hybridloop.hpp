@@ -12559,10 +12559,10 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   template <class Build>
   void come_in() noexcept {
     loop_core& c = *home_;
-    unique_task::room<delivery> place(c.in.blocks());
-    if (c.in.can_run() || c.in.closed() || !place.had() || !c.deferred.make_room()) return deliver<Build>();
+    unique_task::room<delivery> space(c.in.blocks());
+    if (c.in.can_run() || c.in.closed() || !space.had() || !c.deferred.make_room()) return deliver<Build>();
     unique_task task;
-    task.emplace(place, delivery(*this));
+    task.emplace(space, delivery(*this));
     c.deferred.push(std::move(task));
   }
 
