@@ -104,7 +104,10 @@ TEST_CASE("what becomes ready while nobody runs the loop waits for who does") {
   hybridloop::loop l(on(fast_path::mini));
   const socket_pair pair;
   int told = 0;
-  l.watch(pair.left(), readable | edge, [&] { ++told; });
+  l.watch(pair.left(), readable | edge, [&] {
+    ++told;
+    pair.drain_left();  // or it is told again where the poller has no edges
+  });
   pair.write_right();
   std::this_thread::sleep_for(2ms);
 
