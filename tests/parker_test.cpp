@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <sys/wait.h>
@@ -190,7 +192,7 @@ TEST_CASE_TEMPLATE("a wake is for its word alone, however many sleep", parker, P
 }
 
 TEST_CASE_TEMPLATE("a wake on a word that is gone is harmless", parker, PARKERS) {
-  auto gone = std::make_unique<word>(0);
+  std::optional<word> gone(std::in_place, 0);
   const word& there = *gone;
   gone.reset();
 
