@@ -91,7 +91,7 @@ class crowd {
     std::atomic<std::size_t>* total = nullptr;
 
    private:
-    static void hear(hybridloop::detail::waiter<typename Queue::traits>& w) noexcept {
+    static void hear(hybridloop::detail::waiter<typename Queue::traits>& w, hybridloop::detail::nudges<typename Queue::traits>&) noexcept {
       auto& me = static_cast<one&>(w);
       auto& all = *me.total;
       ++me.told;

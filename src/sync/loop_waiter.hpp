@@ -120,27 +120,37 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   void deliver() noexcept {
     loop_core& c = *home_;
     auto& bell = c.door;
-    if (!c.visitors_.has_late() || c.in.closed()) {
-      delivery mine(*this);
-      const post_result sent = c.template post<Build>(std::move(mine), overflow::fail);
-      if (sent == post_result::accepted) return;
-      mine.whose = nullptr;
-      if (sent == post_result::closed) return strand();
-    }
+    if ((!c.visitors_.has_late() || c.in.closed()) && send<Build>()) return;
     c.visitors_.be_late(*this);
     bell.tell(status::wanted);
   }
+  // False: there is no room.
+  template <class Build>
+  bool send() noexcept {
+    delivery mine(*this);
+    const post_result sent = home_->template post<Build>(std::move(mine), overflow::fail);
+    if (sent == post_result::accepted) return true;
+    mine.whose = nullptr;
+    if (sent == post_result::closed) strand();
+    return sent == post_result::closed;
+  }
 
-  // The loop thread. Where nothing in the queues can run, and maybe all slots are held by tasks that this one
-  // runs inside of, nobody is overtaken by another way.
+  // The loop thread. Where nothing in the full queues can run, all slots are held by tasks that this one runs
+  // inside of; then nobody is overtaken by another way.
   template <class Build>
   void come_in() noexcept {
     loop_core& c = *home_;
+    if (send<Build>() || (!c.in.can_run() && put_aside(c))) return;
+    c.visitors_.be_late(*this);
+    c.door.tell(status::wanted);
+  }
+  bool put_aside(loop_core& c) noexcept {
     unique_task::room<delivery> space(c.in.blocks());
-    if (c.in.can_run() || c.in.closed() || !space.had() || !c.deferred.make_room()) return deliver<Build>();
+    if (!space.had() || !c.deferred.make_room()) return false;
     unique_task task;
     task.emplace(space, delivery(*this));
     c.deferred.push(std::move(task));
+    return true;
   }
 
   // The loop thread.
