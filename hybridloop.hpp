@@ -12383,10 +12383,10 @@ class patience {
   template <class Condition>
   static bool look_for(std::uint32_t span, const Condition& holds, std::uint32_t seldom) noexcept {
     std::uint32_t step = 1;
-    for (std::uint32_t left = pauses_in(span); left > step; left -= step) {
+    for (std::uint32_t left = pauses_in(span); left >= step; step = step < seldom ? 2 * step : step) {
       if (holds()) return true;
+      left -= step;
       for (std::uint32_t i = 0; i != step; ++i) cpu_pause();
-      if (step < seldom) step *= 2;
     }
     return holds();
   }

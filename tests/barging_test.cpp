@@ -1,7 +1,7 @@
 // barging_test.cpp - permits that are put back and fought for: nobody is lost, robbed or not
 #include <atomic>
-#include <memory>
 #include <chrono>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -202,6 +202,18 @@ TEST_CASE_TEMPLATE("what a loop that is gone cannot take is somebody else's", Qu
   }
   CHECK(s.available() == 2);
   CHECK(s.acquire(2) == wait_status::granted);
+}
+
+TEST_CASE("a look for a permit ends, however long a pause of this CPU takes") {
+  std::uint32_t& pauses = hybridloop::detail::pauses_per_1024_ns();
+  const std::uint32_t measured = pauses;
+  for (pauses = 1; pauses < 200; ++pauses) {
+    hybridloop::basic_semaphore<sync::queue1, sync::barging> s(0);
+    scoped_thread([&s] {  // a new thread has all its patience
+      for (int i = 0; i < 6; ++i) CHECK_FALSE(s.try_acquire_for(1us));
+    });
+  }
+  pauses = measured;
 }
 
 TEST_CASE_TEMPLATE("a callback that was robbed on its way to a loop that closes is not told that the semaphore did", Queue, SUPPORT_QUEUES) {
