@@ -192,8 +192,8 @@ TEST_CASE_TEMPLATE("a wake is for its word alone, however many sleep", parker, P
 }
 
 TEST_CASE_TEMPLATE("a wake on a word that is gone is harmless", parker, PARKERS) {
-  std::optional<word> gone(std::in_place, 0);
-  const word& there = *gone;
+  static std::optional<word> gone;
+  const word& there = gone.emplace(0u);
   gone.reset();
 
   parker::wake_one(there);
