@@ -28,7 +28,7 @@
 #   CXX=clang++       a compiler, with what it needs: CXX="g++-12 -m32"
 #   CPU=s390x         one of these CPUs: its cross compiler, or clang's target, and the tests in qemu
 #   STD=c++20         the language
-#   OPT=-O2           the optimizer: -O1 for the tests, which are long to compile; benches and examples have -O2
+#   OPT=-O2           the optimizer: -O0 for the tests, which are long to compile; benches and examples have -O2
 #   SAN=thread        a sanitizer: thread, or address,undefined
 #   EXC=0             no exceptions, no RTTI
 #   POLLER=poll       another poller than the system's best; POLLER=kqueue takes libkqueue, or tests/kqueue
@@ -98,7 +98,7 @@ endif
 warnings := -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast \
             -Wundef -Werror
 flags    := -std=$(STD) -pthread $(finds)
-speed    := $(or $(OPT),$(if $(CPU)$(COVERAGE),-O0,-O1)) $(if $(CPU)$(COVERAGE),-g0,-g1)
+speed    := $(or $(OPT),-O0) $(if $(SAN),-g1,-g0)
 fast     := $(if $(SAN),-O1,-O2) -g
 ifneq ($(SAN),)
 flags    += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -151,7 +151,7 @@ fuzz: build/fuzz
 # What no test reaches is named in tests/uncovered.txt, with its reason. Counters live in a mapped file, so
 # that children which abort count too; this takes clang, and its llvm-cov.
 coverage:
-	@$(MAKE) CXX=clang++ COVERAGE=1 build/coverage-report
+	@$(MAKE) CXX=clang++ STD=c++20 COVERAGE=1 build/coverage-report
 
 build/coverage-report: $(dir)/tests force
 	@rm -rf build/coverage && mkdir -p build/coverage

@@ -636,6 +636,27 @@ TEST_CASE("a task may destroy the producer that posted it") {
   CHECK(ran == 100);
 }
 
+TEST_CASE("a lane whose turn is next may go, and the one behind it has its turn") {
+  for (const std::size_t one : {0u, 1u}) {
+    loop l;
+    numbers ran;
+    std::array<std::optional<producer>, 3> all;
+    for (auto& p : all) p.emplace(l.make_producer(4));
+    run_all(l);
+
+    must_post(*all[one], [&] {
+      all[one + 1].reset();
+      if (one == 1) all[0].reset();
+      l.stop();
+    });
+    run_all(l);
+    for (int i = 0; i < 4; ++i) post_number(*all[one], ran, i);
+    run_all(l);
+
+    CHECK(ran == range(0, 4));
+  }
+}
+
 TEST_CASE("lanes come and go while the loop runs, sleeps and spins, and leave no memory behind") {
   const int mapped_before = counting_kernel::mapped;
   const std::size_t each = scaled(2000, 100);

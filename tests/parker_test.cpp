@@ -178,6 +178,43 @@ TEST_CASE_TEMPLATE("as many wakes as sleepers end all sleeps, one by one", parke
   }
 }
 
+TEST_CASE_TEMPLATE("who gives up leaves the others asleep, and a later wake reaches them", parker, PARKERS) {
+  const sleeper<parker> before;
+  word w{0};
+  const scoped_thread first([&w] {
+    while (w == 0) parker::wait(w, 0, never);
+  });
+  std::this_thread::sleep_for(2ms);
+
+  for (int i = 0; i < 20; ++i) parker::wait(w, 0, now() + ms / 10);
+
+  w = 1;
+  parker::wake_one(w);
+}
+
+TEST_CASE("more words than are kept for a herd are all woken") {
+  struct traits : hybridloop::default_traits {
+    using parker = detail::system_parker<detail::without_words<detail::native_kernel>>;
+  };
+  constexpr std::size_t crowd = 40;
+  struct sleep_of {
+    detail::notice<traits> told;
+    bool heard = false;
+    scoped_thread thread{[this] { heard = told.wait(never); }};
+  };
+  std::vector<std::unique_ptr<sleep_of>> all;
+  for (std::size_t i = 0; i < crowd; ++i) all.push_back(std::make_unique<sleep_of>());
+  std::this_thread::sleep_for(2ms);
+
+  {
+    detail::nudges<traits> later;
+    for (auto& each : all) each->told.tell(1, later);
+  }
+
+  for (auto& each : all) each->thread.join();
+  for (auto& each : all) CHECK(each->heard);
+}
+
 TEST_CASE_TEMPLATE("a wake is for its word alone, however many sleep", parker, PARKERS) {
   const std::size_t crowd = 200;  // more than there are spots in the parking lot
   std::vector<std::unique_ptr<sleeper<parker>>> all;

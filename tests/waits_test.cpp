@@ -500,6 +500,24 @@ TEST_CASE_TEMPLATE("a grant is delivered without memory, however full the loop i
   CHECK(r.granted == 100);
   CHECK(allocations == before);
 }
+
+TEST_CASE_TEMPLATE("a grant that finds neither slot nor memory comes when the slot is free", Queue, SUPPORT_QUEUES) {
+  basic_semaphore<Queue> s(0);
+  report r;
+  loop l(tiny(2, 0));
+  for (int i = 0; i < 100; ++i) s.async_acquire(l, listener<>(r));
+  must_post(l, [&] {
+    nothing_left = true;
+    s.release(100);
+    turn(l, 10);
+    nothing_left = false;
+  });
+
+  l.run_until_idle();
+
+  CHECK(r.granted == 100);
+  CHECK(r.destroyed == 100);
+}
 #endif
 #endif
 
