@@ -35,6 +35,7 @@
 #   PARKER=condvar    another way to sleep than the system's best
 #   HEADER=joined     the joined header instead of src/
 #   TEST_SCALE=0.1    a tenth of the stress; the tests read it from the environment
+#   FILES="ring loop" some of the tests, by their stems
 #   ARGS=...          for the program that is run: ARGS='-tc="*wakes*"'
 #
 # Each combination has a folder of its own in build/, so flags never mix and nothing is stale.
@@ -62,6 +63,7 @@ EXC    := 1
 POLLER :=
 PARKER :=
 HEADER := src
+FILES  :=
 ARGS   :=
 
 # As many compilers as cpus; `make -j1` still means one. Several verbs at once go one by one:
@@ -121,7 +123,9 @@ kqueue    := $(if $(libkqueue),,kqueue/kqueue)
 endif
 compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
 
-objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(sort $(wildcard tests/*_test.cpp))) $(kqueue:%=$(dir)/%.o)
+chosen   := $(if $(FILES),$(FILES:%=tests/%_test.cpp),$(sort $(wildcard tests/*_test.cpp)))
+objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(chosen)) $(kqueue:%=$(dir)/%.o)
+tests    := $(dir)/tests$(subst $(empty) ,,$(FILES:%=-%))
 benches  := $(patsubst %.cpp,$(dir)/%,$(sort $(wildcard bench/*.cpp)))
 hosts    := $(patsubst %_test.cpp,%,$(sort $(wildcard tests/foreign/*_test.cpp)))
 examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
@@ -130,7 +134,7 @@ examples := $(patsubst %.cpp,$(joined)/%,$(sort $(wildcard examples/*.cpp)))
 .PHONY: test check-os cpus $(cpus:%=cpu-%) model explore soak fuzz coverage faults memcheck demo examples benches bench bench-save bench-bars bench-plot bench-table foreign check \
         check-join join split format clean help rust force
 
-test: $(dir)/tests
+test: $(tests)
 	$(run) $< $(ARGS)
 
 # Some at a time, so that one compiles while another's tests run; each is told as a whole.
@@ -153,16 +157,16 @@ fuzz: build/fuzz
 coverage:
 	@$(MAKE) CXX=clang++ STD=c++20 COVERAGE=1 build/coverage-report
 
-build/coverage-report: $(dir)/tests force
+build/coverage-report: $(tests) force
 	@rm -rf build/coverage && mkdir -p build/coverage
 	LLVM_PROFILE_FILE=$(CURDIR)/build/coverage/tests%c.profraw TEST_SCALE=0.1 $<
 	@sh tests/coverage.sh $< build/coverage
 
 # Refused system calls and allocations, forks, broken contracts.
-faults: $(dir)/tests
+faults: $(tests)
 	$(run) $< '-ts=faults,exhausted memory,fork,exception,contract,poller' $(ARGS)
 
-memcheck: $(dir)/tests
+memcheck: $(tests)
 	@TEST_SCALE=$${TEST_SCALE:-0.1} sh tests/memcheck.sh $< $(dir)/memcheck.log $(ARGS)
 
 model:
@@ -223,7 +227,7 @@ $(dir)/explore/engine/%.o $(dir)/explore/%.o: tests/explore/%.cpp Makefile
 	@mkdir -p $(@D)
 	@$(compile) -g0 -O1 $(include) -Itests -c $< -o $@
 
-$(dir)/tests: $(objects)
+$(tests): $(objects)
 	@echo "LD  $@"
 	@$(CXX) $(flags) $^ -o $@ $(libraries)
 

@@ -10711,8 +10711,12 @@ class permit_account {
   }
 
   std::ptrdiff_t available() const noexcept {
-    const std::ptrdiff_t there = permits_of(word_.load(std::memory_order_relaxed));  // a hint; it may change at once
-    return there < 0 ? 0 : there;
+    const std::ptrdiff_t now = there();
+    return now < 0 ? 0 : now;
+  }
+  std::ptrdiff_t owed() const noexcept {
+    const std::ptrdiff_t now = there();
+    return now < 0 ? -now : 0;
   }
 
  private:
@@ -10722,6 +10726,8 @@ class permit_account {
   static constexpr std::ptrdiff_t permits_of(value word) noexcept {
     return (word - (word & closed_bit)) / 2;
   }
+
+  std::ptrdiff_t there() const noexcept { return permits_of(word_.load(std::memory_order_relaxed)); }  // a hint; it may change at once
 
   std::ptrdiff_t take_less(std::ptrdiff_t n, value before) noexcept {
     const std::ptrdiff_t there = permits_of(before);
@@ -12405,13 +12411,12 @@ class thread_waiter : public Core::node {
   using Traits = typename Core::traits;
 
  public:
-  explicit thread_waiter(const Core& of, unsigned words = 8) noexcept
-      : Core::node(&tell_thread), notice_(common_wait{&of, words}) {}
+  // Whoever is not the next waits for others first, longer than a look, and takes a CPU from them by looking.
+  thread_waiter(const Core& of, bool next, unsigned words = 8) noexcept
+      : Core::node(&tell_thread), notice_(common_wait{&of, words}), next_(next) {}
 
   // False: the deadline came first.
-  bool wait(nanos deadline) noexcept {
-    return patience::look<typename Traits::kernel>([this] { return was_told(); }) || notice_.wait(deadline);
-  }
+  bool wait(nanos deadline) noexcept { return (next_ && look()) || notice_.wait(deadline); }
 
   // It was told in vain, and is going to be told again.
   void again() noexcept { notice_.forget(); }
@@ -12419,12 +12424,15 @@ class thread_waiter : public Core::node {
  private:
   static constexpr std::uint32_t done = 1;
 
-  bool was_told() const noexcept { return notice_.told() != notice<Traits>::nothing; }
+  bool look() const noexcept {
+    return patience::look<typename Traits::kernel>([this] { return notice_.told() != notice<Traits>::nothing; });
+  }
   static void tell_thread(waiter<Traits>& w, nudges<Traits>& later) noexcept {
     static_cast<thread_waiter&>(w).notice_.tell(done, later);
   }
 
   notice<Traits> notice_;
+  const bool next_;
 };
 
 }  // namespace detail
@@ -12886,6 +12894,7 @@ namespace detail {
 //   enter(w, n, ...)    both. Who may not wait is told that time ran out
 //   enter_at_once(w, n) false: there is too little
 //   look_for(n)         whether they could be had by looking for a moment, before it queues up
+//   is_next(n)          a hint, behind take() and before queue_up(): nobody waits before it
 //   leave(w, why)       as a queue's; not before w has queued up
 //   redeem(w)           whoever was told asks whether that is all, and waits again if not
 //   give_back(n)        what was granted to somebody who is not there to take it
@@ -12933,6 +12942,7 @@ class permits<Queue, sync::fifo> : public primitive<Queue, permit_account<typena
     return had;
   }
   static bool look_for(std::ptrdiff_t) noexcept { return false; }
+  bool is_next(std::ptrdiff_t n) const noexcept { return account.owed() <= n; }
 };
 
 }  // namespace detail
@@ -13187,6 +13197,8 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     return patience::look<typename Traits::kernel>([this, n] { return account.may_have(n) && try_take(n); }, 16);
   }
 
+  static bool is_next(std::ptrdiff_t) noexcept { return true; }  // anybody may be
+
   bool leave(node& w, wait_status why) noexcept {
     account.begin_call();
     std::uint32_t fate = open;
@@ -13430,7 +13442,7 @@ class basic_semaphore {
 
   HYBRIDLOOP_OUT_OF_LINE wait_status block(std::ptrdiff_t n, std::ptrdiff_t had, nanos deadline) noexcept {
     if (core_.look_for(n)) return wait_status::granted;
-    thread_waiter w(core_);
+    thread_waiter w(core_, core_.is_next(n));
     return core_.queue_up(w, n, had) ? w.status : detail::wait_until_told(core_, w, deadline);
   }
 
@@ -13550,7 +13562,7 @@ class basic_condvar {
   template <class Lock>
   bool block(Lock& lock, nanos deadline) {
     detail::must_not_run_a_loop();
-    thread_waiter w(core_, 2);
+    thread_waiter w(core_, core_.account.nobody(), 2);
     core_.enter(w, 1, true);
     const detail::given_back<Lock> open(lock);
     return detail::wait_until_told(core_, w, deadline) == wait_status::granted;
@@ -13629,7 +13641,7 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// The account has enter(): true if it is open, else one more is owed; and enter_if_open().
+// The account has enter(): true if it is open, else one more is owed; enter_if_open(); and nobody(): a hint, none is owed.
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
@@ -13709,7 +13721,7 @@ class basic_gate {
     if (core_.account.enter_if_open()) return true;
     if (deadline != detail::never && deadline <= detail::read_clock<clock>()) return false;
     detail::must_not_run_a_loop();
-    detail::thread_waiter<core> w(core_, 2);
+    detail::thread_waiter<core> w(core_, core_.account.nobody(), 2);
     const bool open = core_.enter(w, 1, true);
     return open || detail::wait_until_told(core_, w, deadline) == wait_status::granted;
   }
@@ -13757,6 +13769,7 @@ class event_account {
     return word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
   }
   bool open() const noexcept { return word_.load(std::memory_order_acquire) == is_set; }  // [event] V9
+  bool nobody() const noexcept { return word_.load(std::memory_order_relaxed) < one_waiting; }  // a hint; it may change at once
 
   // How many are let through that wait.
   std::ptrdiff_t set() noexcept {
@@ -13844,6 +13857,8 @@ class latch_account {
     }
     return true;
   }
+
+  bool nobody() const noexcept { return word_.load(std::memory_order_relaxed) % one_left == 0; }  // a hint; it may change at once
 
   // How many are let through.
   std::ptrdiff_t count_down(std::ptrdiff_t n) noexcept {

@@ -484,7 +484,7 @@ wait_status acquire(Core& core, std::ptrdiff_t n, bool gives_up) {
   const std::ptrdiff_t had = core.account.take(n);
   if (had == n) return wait_status::granted;
   if (had < 0) return wait_status::closed;
-  sleeper<Core> w(core);
+  sleeper<Core> w(core, true);
   w.begin(n, 0);
   core.send(had, wait_status::granted);
   core.join(w);
@@ -506,7 +506,7 @@ void leave_races_send(std::size_t rounds) {
   race(rounds,
        side{[&] {
               core = std::make_unique<core_type>(std::ptrdiff_t{0});
-              w = std::make_unique<sleeper<core_type>>(*core);
+              w = std::make_unique<sleeper<core_type>>(*core, true);
               w->begin(1, core->account.take(1));
               core->join(*w);
             },
@@ -590,7 +590,7 @@ void notifications_arrive(std::size_t rounds) {
       crowd.emplace_back([&, who] {
         dice chance(who + 1);
         for (std::size_t i = 0; i < rounds; ++i) {
-          sleeper<notices_of<Queue>> w(core);
+          sleeper<notices_of<Queue>> w(core, true);
           w.begin(1, 0);
           core.account.enter();
           core.join(w);

@@ -112,8 +112,12 @@ class permit_account {
   }
 
   std::ptrdiff_t available() const noexcept {
-    const std::ptrdiff_t there = permits_of(word_.load(std::memory_order_relaxed));  // a hint; it may change at once
-    return there < 0 ? 0 : there;
+    const std::ptrdiff_t now = there();
+    return now < 0 ? 0 : now;
+  }
+  std::ptrdiff_t owed() const noexcept {
+    const std::ptrdiff_t now = there();
+    return now < 0 ? -now : 0;
   }
 
  private:
@@ -123,6 +127,8 @@ class permit_account {
   static constexpr std::ptrdiff_t permits_of(value word) noexcept {
     return (word - (word & closed_bit)) / 2;
   }
+
+  std::ptrdiff_t there() const noexcept { return permits_of(word_.load(std::memory_order_relaxed)); }  // a hint; it may change at once
 
   std::ptrdiff_t take_less(std::ptrdiff_t n, value before) noexcept {
     const std::ptrdiff_t there = permits_of(before);

@@ -257,6 +257,8 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
     return patience::look<typename Traits::kernel>([this, n] { return account.may_have(n) && try_take(n); }, 16);
   }
 
+  static bool is_next(std::ptrdiff_t) noexcept { return true; }  // anybody may be
+
   bool leave(node& w, wait_status why) noexcept {
     account.begin_call();
     std::uint32_t fate = open;

@@ -119,7 +119,7 @@ class basic_condvar {
   template <class Lock>
   bool block(Lock& lock, nanos deadline) {
     detail::must_not_run_a_loop();
-    thread_waiter w(core_, 2);
+    thread_waiter w(core_, core_.account.nobody(), 2);
     core_.enter(w, 1, true);
     const detail::given_back<Lock> open(lock);
     return detail::wait_until_told(core_, w, deadline) == wait_status::granted;

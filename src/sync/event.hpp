@@ -46,6 +46,7 @@ class event_account {
     return word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
   }
   bool open() const noexcept { return word_.load(std::memory_order_acquire) == is_set; }  // [event] V9
+  bool nobody() const noexcept { return word_.load(std::memory_order_relaxed) < one_waiting; }  // a hint; it may change at once
 
   // How many are let through that wait.
   std::ptrdiff_t set() noexcept {

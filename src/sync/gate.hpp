@@ -14,7 +14,7 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// The account has enter(): true if it is open, else one more is owed; and enter_if_open().
+// The account has enter(): true if it is open, else one more is owed; enter_if_open(); and nobody(): a hint, none is owed.
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
@@ -94,7 +94,7 @@ class basic_gate {
     if (core_.account.enter_if_open()) return true;
     if (deadline != detail::never && deadline <= detail::read_clock<clock>()) return false;
     detail::must_not_run_a_loop();
-    detail::thread_waiter<core> w(core_, 2);
+    detail::thread_waiter<core> w(core_, core_.account.nobody(), 2);
     const bool open = core_.enter(w, 1, true);
     return open || detail::wait_until_told(core_, w, deadline) == wait_status::granted;
   }

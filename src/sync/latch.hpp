@@ -36,6 +36,8 @@ class latch_account {
     return true;
   }
 
+  bool nobody() const noexcept { return word_.load(std::memory_order_relaxed) % one_left == 0; }  // a hint; it may change at once
+
   // How many are let through.
   std::ptrdiff_t count_down(std::ptrdiff_t n) noexcept {
     const value step = static_cast<value>(n) * one_left;

@@ -22,6 +22,7 @@ namespace detail {
 //   enter(w, n, ...)    both. Who may not wait is told that time ran out
 //   enter_at_once(w, n) false: there is too little
 //   look_for(n)         whether they could be had by looking for a moment, before it queues up
+//   is_next(n)          a hint, behind take() and before queue_up(): nobody waits before it
 //   leave(w, why)       as a queue's; not before w has queued up
 //   redeem(w)           whoever was told asks whether that is all, and waits again if not
 //   give_back(n)        what was granted to somebody who is not there to take it
@@ -69,6 +70,7 @@ class permits<Queue, sync::fifo> : public primitive<Queue, permit_account<typena
     return had;
   }
   static bool look_for(std::ptrdiff_t) noexcept { return false; }
+  bool is_next(std::ptrdiff_t n) const noexcept { return account.owed() <= n; }
 };
 
 }  // namespace detail

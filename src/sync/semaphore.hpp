@@ -165,7 +165,7 @@ class basic_semaphore {
 
   HYBRIDLOOP_OUT_OF_LINE wait_status block(std::ptrdiff_t n, std::ptrdiff_t had, nanos deadline) noexcept {
     if (core_.look_for(n)) return wait_status::granted;
-    thread_waiter w(core_);
+    thread_waiter w(core_, core_.is_next(n));
     return core_.queue_up(w, n, had) ? w.status : detail::wait_until_told(core_, w, deadline);
   }
 

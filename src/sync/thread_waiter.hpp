@@ -68,13 +68,12 @@ class thread_waiter : public Core::node {
   using Traits = typename Core::traits;
 
  public:
-  explicit thread_waiter(const Core& of, unsigned words = 8) noexcept
-      : Core::node(&tell_thread), notice_(common_wait{&of, words}) {}
+  // Whoever is not the next waits for others first, longer than a look, and takes a CPU from them by looking.
+  thread_waiter(const Core& of, bool next, unsigned words = 8) noexcept
+      : Core::node(&tell_thread), notice_(common_wait{&of, words}), next_(next) {}
 
   // False: the deadline came first.
-  bool wait(nanos deadline) noexcept {
-    return patience::look<typename Traits::kernel>([this] { return was_told(); }) || notice_.wait(deadline);
-  }
+  bool wait(nanos deadline) noexcept { return (next_ && look()) || notice_.wait(deadline); }
 
   // It was told in vain, and is going to be told again.
   void again() noexcept { notice_.forget(); }
@@ -82,12 +81,15 @@ class thread_waiter : public Core::node {
  private:
   static constexpr std::uint32_t done = 1;
 
-  bool was_told() const noexcept { return notice_.told() != notice<Traits>::nothing; }
+  bool look() const noexcept {
+    return patience::look<typename Traits::kernel>([this] { return notice_.told() != notice<Traits>::nothing; });
+  }
   static void tell_thread(waiter<Traits>& w, nudges<Traits>& later) noexcept {
     static_cast<thread_waiter&>(w).notice_.tell(done, later);
   }
 
   notice<Traits> notice_;
+  const bool next_;
 };
 
 }  // namespace detail

@@ -284,7 +284,7 @@ EXPLORE(notified_and_left, 2) {
       c.send(n, wait_status::granted);
     };
     const auto wait = [&](nanos deadline) {
-      hybridloop::detail::thread_waiter<condition> w(c);
+      hybridloop::detail::thread_waiter<condition> w(c, true);
       w.begin(1, 0);
       c.account.enter();
       c.join(w);
