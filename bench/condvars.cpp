@@ -194,7 +194,9 @@ class grazing {
 };
 
 void herds_of_callbacks(const bench::options& how, call to) {
-  for (const std::size_t size : herd_sizes()) {
+  std::vector<std::size_t> sizes = herd_sizes();
+  if (bench::full) sizes.push_back(10000);
+  for (const std::size_t size : sizes) {
     bench::family table(name_of(to) + std::to_string(size) + " callbacks on 2 loops");
     queues::for_each([&](auto queue, const std::string& name) {
       using type = typename decltype(queue)::type;
