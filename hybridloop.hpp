@@ -2056,6 +2056,16 @@ class parking_lot {
   alignas(spot) static inline unsigned char ground[spots * sizeof(spot)];
 };
 
+// A kernel, all of it but its words: for HYBRIDLOOP_PARKER=condvar, and where there are none.
+template <class Kernel>
+struct without_words : Kernel {
+  static constexpr const char* parking = "condvar";
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    return parking_lot::wait(word, expected, deadline);
+  }
+  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
+};
+
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 #endif  // HYBRIDLOOP_OS(POSIX)
@@ -2200,13 +2210,7 @@ namespace detail {
 
 // Only what POSIX knows: what is not inherited is said in a second step, so a program that another
 // thread starts in between inherits it; and timeouts are whole milliseconds, rounded up.
-struct unix_kernel : posix_kernel {
-  static constexpr const char* parking = "condvar";
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
-    return parking_lot::wait(word, expected, deadline);
-  }
-  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
-
+struct unix_kernel : without_words<posix_kernel> {
 #if !HYBRIDLOOP_NO_IO
   static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
     return answer(::poll(descriptors, static_cast<nfds_t>(count),
@@ -2454,16 +2458,6 @@ using native_kernel = bsd_kernel;
 #elif HYBRIDLOOP_OS(POSIX)
 using native_kernel = unix_kernel;
 #endif
-
-// For HYBRIDLOOP_PARKER=condvar: all of that kernel but its words.
-template <class Kernel>
-struct without_words : Kernel {
-  static constexpr const char* parking = "condvar";
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
-    return parking_lot::wait(word, expected, deadline);
-  }
-  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
-};
 
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
 using system_kernel = without_words<native_kernel>;

@@ -193,10 +193,13 @@ TEST_CASE_TEMPLATE("coroutines wait for condvars, events, latches, locks and val
     if (co_await values.receive_on(l) == 5) ++steps;
     int next = 6;
     if (co_await values.send_on(l, next) == wait_status::granted) ++steps;
+    values.close();
+    if (co_await values.send_on(l, next) == wait_status::closed) ++steps;
     l.stop();
   };
   lock.lock();
-  all();
+  must_post(l, all);
+  l.poll();
   changed.notify_all();
   l.poll();
   CHECK(steps == 1);
@@ -209,7 +212,7 @@ TEST_CASE_TEMPLATE("coroutines wait for condvars, events, latches, locks and val
   l.poll();
   CHECK(values.try_send(5));
   l.run();
-  CHECK(steps == 6);
+  CHECK(steps == 7);
   CHECK(values.try_receive() == 6);
 }
 

@@ -50,16 +50,6 @@ using native_kernel = bsd_kernel;
 using native_kernel = unix_kernel;
 #endif
 
-// For HYBRIDLOOP_PARKER=condvar: all of that kernel but its words.
-template <class Kernel>
-struct without_words : Kernel {
-  static constexpr const char* parking = "condvar";
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
-    return parking_lot::wait(word, expected, deadline);
-  }
-  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
-};
-
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
 using system_kernel = without_words<native_kernel>;
 #else

@@ -13,13 +13,7 @@ namespace detail {
 
 // Only what POSIX knows: what is not inherited is said in a second step, so a program that another
 // thread starts in between inherits it; and timeouts are whole milliseconds, rounded up.
-struct unix_kernel : posix_kernel {
-  static constexpr const char* parking = "condvar";
-  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
-    return parking_lot::wait(word, expected, deadline);
-  }
-  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
-
+struct unix_kernel : without_words<posix_kernel> {
 #if !HYBRIDLOOP_NO_IO
   static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
     return answer(::poll(descriptors, static_cast<nfds_t>(count),

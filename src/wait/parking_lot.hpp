@@ -126,6 +126,16 @@ class parking_lot {
   alignas(spot) static inline unsigned char ground[spots * sizeof(spot)];
 };
 
+// A kernel, all of it but its words: for HYBRIDLOOP_PARKER=condvar, and where there are none.
+template <class Kernel>
+struct without_words : Kernel {
+  static constexpr const char* parking = "condvar";
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    return parking_lot::wait(word, expected, deadline);
+  }
+  static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
+};
+
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 #endif  // HYBRIDLOOP_OS(POSIX)
