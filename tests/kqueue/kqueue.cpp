@@ -28,20 +28,29 @@ struct watched {
   knote read, write, except;
 };
 
-// What stands in each queue, by its number; kernels have it in the queue itself.
+// What stands in each queue, by its number; kernels have it in the queue itself. A loop may be made before main().
 struct table {
   std::mutex mutex;
   std::map<int, std::map<int, watched>> queues;
 };
-table* all = new table;
+table& all();
+
+// A child has nobody else in it, and what another thread had locked is locked for ever.
+table* made() {
+  ::pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); }, [] { all().mutex.unlock(); });
+  return new table;
+}
+table& all() {
+  static table* const there = made();
+  return *there;
+}
 
 // For the event of the user: one that is always readable, in many sets. It reports once per trigger.
 constexpr std::uint64_t user = ~std::uint64_t{0};
-const int always = ::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
-
-// A child has nobody else in it, and what another thread had locked is locked for ever.
-const int registered = ::pthread_atfork([] { all->mutex.lock(); }, [] { all->mutex.unlock(); },
-                                        [] { all->mutex.unlock(); });
+int always() {
+  static const int fd = ::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+  return fd;
+}
 
 int failed(int why) {
   errno = why;
@@ -53,10 +62,10 @@ int tell_user(int queue, const struct kevent& change) {
   event.data.u64 = user;
   if ((change.fflags & NOTE_TRIGGER) != 0) {
     event.events = EPOLLIN | EPOLLONESHOT;
-    return ::epoll_ctl(queue, EPOLL_CTL_MOD, always, &event);
+    return ::epoll_ctl(queue, EPOLL_CTL_MOD, always(), &event);
   }
   event.events = EPOLLONESHOT;
-  const int added = ::epoll_ctl(queue, EPOLL_CTL_ADD, always, &event);
+  const int added = ::epoll_ctl(queue, EPOLL_CTL_ADD, always(), &event);
   return added != 0 && errno == EEXIST ? 0 : added;
 }
 
@@ -73,8 +82,8 @@ std::uint32_t events_of(const watched& w) {
 int tell(int queue, const struct kevent& change) {
   if (change.filter == EVFILT_USER) return tell_user(queue, change);
   const int fd = static_cast<int>(change.ident);
-  const std::lock_guard<std::mutex> hold(all->mutex);
-  std::map<int, watched>& in = all->queues[queue];
+  const std::lock_guard<std::mutex> hold(all().mutex);
+  std::map<int, watched>& in = all().queues[queue];
   watched& w = in[fd];
   knote& note = change.filter == EVFILT_READ ? w.read : change.filter == EVFILT_WRITE ? w.write : w.except;
   const bool adds = (change.flags & EV_ADD) != 0;
@@ -131,8 +140,8 @@ struct kevent made(const epoll_event& event, const knote& note, int filter, bool
 int kqueue() noexcept {
   const int made = ::epoll_create1(0);
   if (made < 0) return made;
-  const std::lock_guard<std::mutex> hold(all->mutex);
-  all->queues[made].clear();
+  const std::lock_guard<std::mutex> hold(all().mutex);
+  all().queues[made].clear();
   return made;
 }
 
@@ -149,8 +158,8 @@ int kevent(int queue, const struct kevent* changes, int count, struct kevent* ou
   const int got = ::epoll_pwait2(queue, events, want, timeout, nullptr);
   if (got < 0) return -1;
 
-  const std::lock_guard<std::mutex> hold(all->mutex);
-  const std::map<int, watched>& in = all->queues[queue];
+  const std::lock_guard<std::mutex> hold(all().mutex);
+  const std::map<int, watched>& in = all().queues[queue];
   int found = 0;
   for (int i = 0; i < got; ++i) {
     const epoll_event& event = events[i];
