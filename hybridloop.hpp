@@ -3404,7 +3404,8 @@ class kqueue_poller {
 
   int open_bell() noexcept {
     if (bells().load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
-      bells().store(try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; asking twice is harmless
+      int first = untried;  // whose answer is everybody's: a bell is rung as it was made
+      bells().compare_exchange_strong(first, try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; settled before there is a bell
     }
     if (!has_user_events()) {
       const int refused = -pipe_bell<Kernel>::open(ends_);

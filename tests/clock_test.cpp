@@ -53,9 +53,15 @@ struct surprising_kernel : virtual_kernel {
     if (timed && surprised(time_point(nanoseconds(deadline)))) return -EINTR;
     return virtual_kernel::futex_wait(word, expected, deadline);
   }
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
+  template <class Event>
+  static int epoll_pwait2(int epoll, Event* out, int room, nanos timeout) noexcept {
     if (may_surprise(timeout)) return -EINTR;
     return virtual_kernel::epoll_pwait2(epoll, out, room, timeout);
+  }
+  template <class Event>
+  static int kevent_wait(int queue, Event* out, int room, nanos timeout) noexcept {
+    if (may_surprise(timeout)) return -EINTR;
+    return virtual_kernel::kevent_wait(queue, out, room, timeout);
   }
   static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
     if (may_surprise(timeout)) return -EINTR;

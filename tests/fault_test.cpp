@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "support/life.hpp"
+#include "support/pollers.hpp"
 #include "support/proc.hpp"
 #include "support/scarcity.hpp"
 #include "support/watching.hpp"
@@ -29,7 +30,7 @@ using hybridloop::post_result;
 
 namespace {
 
-enum class site { epoll_create, epoll_ctl, epoll_wait, eventfd, write, read, futex_wait, map, pipe, poll, replace, thread };
+enum class site { queue, change, wait, eventfd, trigger, write, read, futex_wait, map, pipe, poll, replace, thread };
 
 // One call of one kind, counted from 0, is not made and answers something else.
 struct fault {
@@ -69,21 +70,49 @@ using nanos = hybridloop::detail::nanos;
 struct faulty_kernel : hybridloop::detail::system_kernel {
   using real = hybridloop::detail::system_kernel;
 
+  // Templates, since each system has only its own.
+  template <class Real = real>
   static int epoll_create() noexcept {
-    return fault::instead_of(site::epoll_create, [] { return real::epoll_create(); });
+    return fault::instead_of(site::queue, [] { return Real::epoll_create(); });
   }
-  static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
-    return fault::instead_of(site::epoll_ctl, [=] { return real::epoll_ctl(epoll, what, fd, event); });
+  template <class Event, class Real = real>
+  static int epoll_ctl(int epoll, int what, int fd, Event event) noexcept {
+    return fault::instead_of(site::change, [=] { return Real::epoll_ctl(epoll, what, fd, event); });
   }
-  static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
-    return fault::instead_of(site::epoll_wait, [=] { return real::epoll_wait(epoll, out, room, milliseconds); });
+  template <class Event, class Real = real>
+  static int epoll_wait(int epoll, Event* out, int room, int milliseconds) noexcept {
+    return fault::instead_of(site::wait, [=] { return Real::epoll_wait(epoll, out, room, milliseconds); });
   }
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
-    return fault::instead_of(site::epoll_wait, [=] { return real::epoll_pwait2(epoll, out, room, timeout); });
+  template <class Event, class Real = real>
+  static int epoll_pwait2(int epoll, Event* out, int room, nanos timeout) noexcept {
+    return fault::instead_of(site::wait, [=] { return Real::epoll_pwait2(epoll, out, room, timeout); });
   }
+  template <class Real = real>
   static int eventfd() noexcept {
-    return fault::instead_of(site::eventfd, [] { return real::eventfd(); });
+    return fault::instead_of(site::eventfd, [] { return Real::eventfd(); });
   }
+
+  template <class Real = real>
+  static int kqueue() noexcept {
+    return fault::instead_of(site::queue, [] { return Real::kqueue(); });
+  }
+  template <class Filter, class Real = real>
+  static int kevent_add(int queue, int fd, Filter filter, bool edge, std::uint64_t mark) noexcept {
+    return fault::instead_of(site::change, [=] { return Real::kevent_add(queue, fd, filter, edge, mark); });
+  }
+  template <class Filter, class Real = real>
+  static int kevent_enable(int queue, int fd, Filter filter) noexcept {
+    return fault::instead_of(site::change, [=] { return Real::kevent_enable(queue, fd, filter); });
+  }
+  template <class Event, class Real = real>
+  static int kevent_wait(int queue, Event* out, int room, nanos timeout) noexcept {
+    return fault::instead_of(site::wait, [=] { return Real::kevent_wait(queue, out, room, timeout); });
+  }
+  template <class Real = real>
+  static int kevent_trigger(int queue) noexcept {
+    return fault::instead_of(site::trigger, [=] { return Real::kevent_trigger(queue); });
+  }
+
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     return fault::instead_of(site::write, [=] { return real::write(fd, bytes, size); });
   }
@@ -115,7 +144,12 @@ struct faulty_kernel : hybridloop::detail::system_kernel {
 using faulty_loop = loop_with<faulty_kernel>;
 struct nothing {};
 
-const bool over_epoll = std::strcmp(faulty_loop::poller_name(), "epoll") == 0;
+bool over(const char* poller) { return std::strcmp(faulty_loop::poller_name(), poller) == 0; }
+const bool over_epoll = over("epoll");
+const bool over_poll = over("poll");
+
+// Which bell works is asked once in a process, and not under a fault.
+const bool asked = faulty_loop(on(fast_path::off)).poll() == 0;
 
 // Every call of that kind in turn; there are some where `expected`.
 void sweep(fast_path path, site where, std::initializer_list<int> answers, bool expected) {
@@ -138,28 +172,33 @@ void sweep(fast_path path, site where, std::initializer_list<int> answers, bool 
 TEST_SUITE_BEGIN("faults");
 
 EVERY_POLICY("a loop that is refused its poller, or a part of it, says so and works on") {
-  sweep(path, site::epoll_create, {-EMFILE, -ENFILE, -ENOMEM}, over_epoll);
+  sweep(path, site::queue, {-EMFILE, -ENFILE, -ENOMEM}, !over_poll);
   sweep(path, site::eventfd, {-EMFILE, -ENOMEM}, over_epoll);
-  sweep(path, site::pipe, {-EMFILE, -ENFILE}, !over_epoll);
+  sweep(path, site::pipe, {-EMFILE, -ENFILE}, over_poll);
   sweep(path, site::thread, {-EAGAIN}, path == fast_path::mini);
 }
 
 EVERY_POLICY("a descriptor that the poller refuses is told why, and the loop works on") {
-  sweep(path, site::epoll_ctl, {-ENOSPC, -ENOMEM}, over_epoll);
+  sweep(path, site::change, {-ENOSPC, -ENOMEM}, !over_poll);
 }
 
 EVERY_POLICY("a wait that is interrupted, ends without a reason or fails loses nothing") {
-  sweep(path, site::epoll_wait, {-EINTR, 0, -ENOMEM}, over_epoll);
-  sweep(path, site::poll, {-EINTR, 0, -ENOMEM}, !over_epoll);
+  sweep(path, site::wait, {-EINTR, 0, -ENOMEM}, !over_poll);
+  sweep(path, site::poll, {-EINTR, 0, -ENOMEM}, over_poll);
   sweep(path, site::futex_wait, {-EINTR, -EAGAIN, 0}, path != fast_path::off);
 }
 
 EVERY_POLICY("a bell whose write is interrupted, refused or short rings all the same") {
   const bool rings = path != fast_path::mini;  // a companion's bell is for its end alone
-  sweep(path, site::write, {-EINTR, -ENOMEM, 0, 4}, rings);
+  sweep(path, site::write, {-EINTR, -ENOMEM, 0, 4}, rings && (over_epoll || over_poll));
+  sweep(path, site::trigger, {-EINTR, -ENOMEM}, rings && over("kqueue"));
   // A pipe that says so has been rung already; of a counter it is no more than an excuse.
   if (over_epoll) sweep(path, site::write, {-EAGAIN}, rings);
-  sweep(path, site::read, {-EINTR, -EAGAIN}, rings && !over_epoll);
+  sweep(path, site::read, {-EINTR, -EAGAIN}, rings && over_poll);
+}
+
+EVERY_POLICY("where the kernel's own bell does not ring, a pipe does") {
+  life<loop_with<deaf<hybridloop::detail::system_kernel>>, nothing>(path).lead([] {});
 }
 
 EVERY_POLICY("memory that the kernel refuses is an error of the request that needed it") {
@@ -182,8 +221,8 @@ EVERY_POLICY("whichever allocation fails, its request is told, and nothing that 
 #endif
 
 TEST_CASE("a handle for a foreign loop that the kernel refuses is told, and can be asked for again") {
-  if (!over_epoll) return;  // poll(2) has none
-  for (const site where : {site::epoll_create, site::epoll_ctl, site::eventfd}) {
+  if (over_poll) return;  // it has none
+  for (const site where : {site::queue, site::change, site::eventfd}) {
     for (int which = 0; which == 0 || fault::struck(); ++which) {
       INFO("site ", static_cast<int>(where), ", call ", which);
       const auto before = open_descriptors();
@@ -218,7 +257,7 @@ TEST_CASE("the child of a fork that is refused a part of its new poller is told,
     return fault::struck() ? refused : granted;
   };
 
-  for (const site where : {site::epoll_create, site::eventfd, site::epoll_ctl, site::replace, site::pipe}) {
+  for (const site where : {site::queue, site::eventfd, site::change, site::replace, site::pipe}) {
     int answer = refused;
     int calls = 0;
     for (; answer == refused; ++calls) {
@@ -231,7 +270,9 @@ TEST_CASE("the child of a fork that is refused a part of its new poller is told,
       answer = WIFEXITED(status) ? WEXITSTATUS(status) : broken;
       CHECK(answer != broken);
     }
-    const bool expected = over_epoll ? where != site::pipe : where == site::pipe || where == site::replace;
+    const bool bells = where == site::eventfd ? over_epoll : where == site::pipe && over_poll;
+    const bool queues = where == site::queue || where == site::change;
+    const bool expected = bells || (queues && !over_poll) || where == site::replace;
     if (expected) CHECK(calls > 1);
   }
 }
@@ -246,7 +287,7 @@ TEST_CASE("a change that the poller refuses once is made up for, and burns no co
     const auto other = l.watch(pair.left(), interest::writable | interest::edge, [] {});
     l.poll();
     if (!drop_the_other) l.unwatch(other);
-    fault::prepare(site::epoll_ctl, 0, -ENOMEM);
+    fault::prepare(site::change, 0, -ENOMEM);
     if (drop_the_other) l.unwatch(other);
     if (!drop_the_other) l.modify(once, interest::priority);
     fault::lift();

@@ -7,13 +7,14 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <mutex>
+#include <new>
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 namespace {
@@ -28,17 +29,27 @@ struct watched {
   knote read, write, except;
 };
 
-// What stands in each queue, by its number; kernels have it in the queue itself. A loop may be made before main().
+// What stands in each queue, by its number; kernels have it in the queue itself. Pages of the system's: no
+// allocation of this counts as one of the library's. A loop may be made before main().
+struct queue_state {
+  watched by_number[1 << 16];
+};
 struct table {
   std::mutex mutex;
-  std::map<int, std::map<int, watched>> queues;
+  queue_state* queues[1 << 16];
 };
 table& all();
+
+template <class T>
+T* pages() {
+  void* const got = ::mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return got == MAP_FAILED ? nullptr : static_cast<T*>(got);
+}
 
 // A child has nobody else in it, and what another thread had locked is locked for ever.
 table* made() {
   ::pthread_atfork([] { all().mutex.lock(); }, [] { all().mutex.unlock(); }, [] { all().mutex.unlock(); });
-  return new table;
+  return ::new (static_cast<void*>(pages<table>())) table();
 }
 table& all() {
   static table* const there = made();
@@ -83,8 +94,7 @@ int tell(int queue, const struct kevent& change) {
   if (change.filter == EVFILT_USER) return tell_user(queue, change);
   const int fd = static_cast<int>(change.ident);
   const std::lock_guard<std::mutex> hold(all().mutex);
-  std::map<int, watched>& in = all().queues[queue];
-  watched& w = in[fd];
+  watched& w = all().queues[queue]->by_number[fd];
   knote& note = change.filter == EVFILT_READ ? w.read : change.filter == EVFILT_WRITE ? w.write : w.except;
   const bool adds = (change.flags & EV_ADD) != 0;
 
@@ -95,14 +105,14 @@ int tell(int queue, const struct kevent& change) {
   if (::epoll_ctl(queue, EPOLL_CTL_MOD, fd, &event) != 0) {
     const int why = errno;
     if (why != ENOENT || !adds) {
-      in.erase(fd);
+      w = watched{};
       return failed(why);
     }
     w = watched{};
     event.events = EPOLLONESHOT | EPOLLET;
     if (::epoll_ctl(queue, EPOLL_CTL_ADD, fd, &event) != 0) {
       const int refused = errno;
-      in.erase(fd);
+      w = watched{};
       return failed(refused);
     }
   }
@@ -114,7 +124,6 @@ int tell(int queue, const struct kevent& change) {
   event.events = events_of(w);
   const bool left = w.read.there || w.write.there || w.except.there;
   const int done = ::epoll_ctl(queue, left ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, fd, &event);
-  if (!left) in.erase(fd);
   return done;
 }
 
@@ -141,7 +150,9 @@ int kqueue() noexcept {
   const int made = ::epoll_create1(0);
   if (made < 0) return made;
   const std::lock_guard<std::mutex> hold(all().mutex);
-  all().queues[made].clear();
+  queue_state*& here = all().queues[made];
+  if (here != nullptr) ::munmap(here, sizeof *here);  // of one that had the number before
+  here = pages<queue_state>();
   return made;
 }
 
@@ -159,7 +170,6 @@ int kevent(int queue, const struct kevent* changes, int count, struct kevent* ou
   if (got < 0) return -1;
 
   const std::lock_guard<std::mutex> hold(all().mutex);
-  const std::map<int, watched>& in = all().queues[queue];
   int found = 0;
   for (int i = 0; i < got; ++i) {
     const epoll_event& event = events[i];
@@ -171,15 +181,14 @@ int kevent(int queue, const struct kevent* changes, int count, struct kevent* ou
       if (found < room) out[found++] = trigger;
       continue;
     }
-    const auto at = in.find(static_cast<int>(event.data.u64));
-    if (at == in.end()) continue;
-    const watched& w = at->second;
+    const auto fd = static_cast<int>(event.data.u64);
+    const watched& w = all().queues[queue]->by_number[fd];
     // Two filters of one descriptor may take the room of another, which is then told the next time.
     const auto put = [&](const struct kevent& it) {
       epoll_event again{};
       again.data.u64 = it.ident;
       again.events = events_of(w);
-      if (found == room) ::epoll_ctl(queue, EPOLL_CTL_MOD, at->first, &again);
+      if (found == room) ::epoll_ctl(queue, EPOLL_CTL_MOD, fd, &again);
       if (found < room) out[found++] = it;
     };
     const bool ended = (event.events & (EPOLLHUP | EPOLLERR)) != 0;
