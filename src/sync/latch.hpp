@@ -36,6 +36,9 @@ class latch_account {
     return true;
   }
 
+  static void arrived() noexcept {}
+  static bool passed_through() noexcept { return true; }
+
   // How many are let through.
   std::ptrdiff_t count_down(std::ptrdiff_t n) noexcept {
     const value step = static_cast<value>(n) * one_left;
