@@ -11,8 +11,11 @@
 #include "support/running.hpp"
 #include "support/support.hpp"
 #include "support/virtual_clock.hpp"
+#include "support/waits.hpp"
 
 #include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace support;
 using namespace hybridloop;
@@ -446,6 +449,184 @@ TEST_CASE("a task that spills at any moment of a loop's leaving to a foreign one
       if (ran == 0) ::poll(&look, 1, -1);
       while (ran == 0) l.poll();
     }
+  }
+}
+
+// What waits for permits and their kin.
+
+// Asked in a child.
+template <class F>
+static bool breaks_a_contract(const F& f) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    set_failure_handler([](const char*) { ::_exit(77); });
+    f();
+    ::_exit(0);
+  }
+  int how = 0;
+  ::waitpid(child, &how, 0);
+  return WIFEXITED(how) && WEXITSTATUS(how) == 77;
+}
+
+TEST_CASE_TEMPLATE("waits for more than can be counted are a broken contract, and make no permits", Queue,
+                   sync::queue0, sync::queue1, sync::queue3, sync::queue_locked) {
+  CHECK(breaks_a_contract([] {
+    basic_semaphore<Queue> none(0);
+    loop l;
+    for (int i = 0; i != 4; ++i) none.async_acquire(l, [](wait_status) {}, {none.max(), {}});
+    if (none.try_acquire()) ::_exit(1);
+  }));
+}
+
+TEST_CASE("none of no permits is split off") {
+  semaphore s(1);
+  semaphore::permit none;
+  CHECK_FALSE(none.split(0));
+  auto one = s.hold();
+  CHECK_FALSE(one.split(0));
+  CHECK(one.count() == 1);
+}
+
+#if defined(__cpp_exceptions)
+TEST_CASE_TEMPLATE("a channel of more room than there can be memory is refused", Queue, SUPPORT_QUEUES) {
+  struct wide {
+    char bytes[16];
+  };
+  constexpr std::size_t wraps = ~std::size_t{0} / sizeof(wide) + 1;
+  using channel = basic_channel<wide, Queue>;
+  CHECK_THROWS_AS(channel{wraps}, std::system_error);
+  CHECK_THROWS_AS(channel{wraps + 1}, std::system_error);
+}
+
+// Throws when it is given back, as a std::unique_lock does that has no lock.
+struct stubborn_lock {
+  void lock() {}
+  void unlock() {
+    if (before) before();
+    throw std::runtime_error("not mine");
+  }
+  std::function<void()> before;
+};
+
+TEST_CASE_TEMPLATE("who cannot give back its lock does not wait, and a notification that met it goes to the next", Queue,
+                   SUPPORT_QUEUES) {
+  basic_condvar<Queue> c;
+  loop l;
+  int heard = 0;
+  stubborn_lock lock;
+  CHECK_THROWS_WITH(c.wait(lock), "not mine");
+  c.notify_one();
+  lock.before = [&] {
+    c.async_wait(l, [&](wait_status how) { heard += how == wait_status::granted ? 1 : 100; });
+    c.notify_one();
+  };
+  CHECK_THROWS_WITH(c.wait_for(lock, 1h), "not mine");
+  turn(l);
+  CHECK(heard == 1);
+}
+#endif
+
+// A coroutine's, as far as an awaiter sees it.
+struct frame_handle {
+  int* resumed;
+  void* address() const { return resumed; }
+  static frame_handle from_address(void* there) { return {static_cast<int*>(there)}; }
+  void resume() const { ++*resumed; }
+};
+
+TEST_CASE_TEMPLATE("a coroutine whose loop is closed takes no value out of a channel that is open", Queue, SUPPORT_QUEUES) {
+  basic_channel<int, Queue> c(1);
+  loop l;
+  l.close();
+  int resumed = 0;
+  CHECK(c.try_send(7));
+  {
+    auto receiving = c.receive_on(l);
+    CHECK_FALSE(receiving.await_ready());
+    CHECK_FALSE(receiving.await_suspend(frame_handle{&resumed}));
+    CHECK_FALSE(receiving.await_resume());
+  }
+  CHECK_FALSE(c.try_send(8));
+  CHECK(c.try_receive() == 7);
+  CHECK_FALSE(c.try_receive());
+
+  CHECK(c.try_send(9));
+  c.close();
+  auto receiving = c.receive_on(l);
+  CHECK_FALSE(receiving.await_suspend(frame_handle{&resumed}));
+  CHECK(receiving.await_resume() == 9);
+}
+
+TEST_CASE_TEMPLATE("an event that was reset lets nobody through who came after that: the token of one who has not joined yet",
+                   Queue, SUPPORT_QUEUES) {
+  basic_event<rebind_queue<Queue, wait_traits>, sync::manual_reset> e;
+  wait_loop l;
+  report early, late;
+  {
+    std::atomic<bool> go_on{false};
+    stage window("joining", [&] {
+      while (!go_on) std::this_thread::yield();
+    });
+    scoped_thread slow([&] { e.async_wait(l, listener<>(early)); });
+    while (!window.entered()) std::this_thread::yield();
+    e.set();
+    std::atomic<bool> is_reset{false};
+    scoped_thread other([&] {
+      e.reset();
+      if (!go_on) is_reset = true;
+      e.async_wait(l, listener<>(late));
+    });
+    for (int i = 0; i != 100 && !is_reset; ++i) std::this_thread::yield();
+    go_on = true;
+  }
+  turn(l);
+  CHECK(late.ran() == 0);
+  CHECK(early.granted == 1);
+  e.set();
+  turn(l);
+  CHECK(late.granted == 1);
+}
+
+TEST_CASE_TEMPLATE("an event that was reset lets nobody through who came after that: the token of one who gave up", Queue,
+                   SUPPORT_QUEUES) {
+  basic_event<rebind_queue<Queue, wait_traits>, sync::manual_reset> e;
+  wait_loop l;
+  report first, second, late;
+  const auto ticket = e.async_wait(l, listener<>(first));
+  e.async_wait(l, listener<>(second));
+  {
+    std::atomic<bool> go_on{false};
+    stage window("sending", [&] {
+      while (!go_on) std::this_thread::yield();
+    });
+    scoped_thread setter([&] { e.set(); });
+    while (!window.entered()) std::this_thread::yield();
+    std::atomic<bool> is_reset{false};
+    scoped_thread other([&] {
+      e.reset();
+      if (!go_on) is_reset = true;
+      e.async_wait(l, listener<>(late));
+      e.cancel(ticket);
+    });
+    for (int i = 0; i != 100 && !is_reset; ++i) std::this_thread::yield();
+    go_on = true;
+  }
+  turn(l);
+  CHECK(first.granted == 1);
+  CHECK(second.granted == 1);
+  CHECK(late.ran() == 0);
+  e.set();
+  turn(l);
+  CHECK(late.granted == 1);
+}
+
+TEST_CASE_TEMPLATE("an event is destroyed by who was let through, while the set() and the wait are on their way out", Queue,
+                   SUPPORT_QUEUES) {
+  for (std::size_t i = 0; i != scaled(20000, 500); ++i) {
+    auto e = std::make_unique<basic_event<Queue, sync::manual_reset>>();
+    scoped_thread setter([raw = e.get()] { raw->set(); });
+    e->wait();
+    e.reset();
   }
 }
 

@@ -132,7 +132,10 @@ class permit_account {
 
   std::ptrdiff_t take_less(std::ptrdiff_t n, value before) noexcept {
     const std::ptrdiff_t there = permits_of(before);
-    if ((before & closed_bit) == 0) return there < 0 ? 0 : there;
+    if ((before & closed_bit) == 0) {
+      HYBRIDLOOP_CONTRACT(n <= 2 * most + there, "those who wait for a semaphore need no more than twice max() together");
+      return there < 0 ? 0 : there;
+    }
     word_.fetch_add(of(n), std::memory_order_release);  // [permit] A1
     return -1;
   }

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <limits>
 #include <new>
 #include <optional>
 #include <type_traits>
@@ -22,7 +23,7 @@ template <class Traits, class T>
 class value_circle {
  public:
   explicit value_circle(std::size_t capacity) noexcept
-      : capacity_(capacity), slots_(static_cast<T*>(heap_take(capacity * sizeof(T), alignof(T)))) {}
+      : capacity_(capacity), slots_(capacity > most ? nullptr : static_cast<T*>(heap_take(capacity * sizeof(T), alignof(T)))) {}
   value_circle(const value_circle&) = delete;
   value_circle& operator=(const value_circle&) = delete;
   ~value_circle() {
@@ -70,6 +71,8 @@ class value_circle {
     first_ = (first_ + 1) % capacity_;
     return value;
   }
+
+  static constexpr std::size_t most = (std::numeric_limits<std::ptrdiff_t>::max)() / sizeof(T);
 
   small_lock<Traits> lock_;
   const std::size_t capacity_;
@@ -195,9 +198,10 @@ class basic_channel {
     filled_.release();
     return wait_status::granted;
   }
-  // Once closed, what is left is for whoever comes.
+  // Once closed, what is left is for whoever comes. Whose loop is closed hears `closed` as well, and has no permit
+  // for a value.
   std::optional<T> take(wait_status had) noexcept {
-    if (had != wait_status::granted && had != wait_status::closed) return std::nullopt;
+    if (had != wait_status::granted && !(had == wait_status::closed && closed())) return std::nullopt;
     std::optional<T> value = values_.pop();
     if (value) room_.release();
     return value;

@@ -40,7 +40,8 @@ class notices : public primitive<Queue, notice_account<typename Queue::traits>> 
 //
 // A wait is entered before the lock is given back, so whoever changes what the lock protects and then
 // notifies, with the lock or without it, is heard. Blocking forms not on a thread that is running a loop: that
-// is a broken contract. What a predicate throws leaves the call, with the lock held.
+// is a broken contract. What a predicate throws leaves the call, with the lock held; and so does what unlock() throws,
+// and then nothing has happened.
 template <class Queue>
 class basic_condvar {
   using Traits = typename Queue::traits;
@@ -115,13 +116,28 @@ class basic_condvar {
   void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
 
  private:
+  // What unlock() throws leaves the call: the waiter leaves first, and what it was told meanwhile goes to the next.
+  struct unless_open {
+    core& of;
+    thread_waiter& w;
+    bool open = false;
+    ~unless_open() {
+      if (open) return;
+      of.leave(w, wait_status::cancelled);
+      w.wait(detail::never);
+      if (w.status == wait_status::granted) of.give_back(w);
+    }
+  };
+
   // False: the deadline came first.
   template <class Lock>
   bool block(Lock& lock, nanos deadline) {
     detail::must_not_run_a_loop();
     thread_waiter w(core_, core_.account.nobody(), 2);
     core_.enter(w, 1, true);
+    unless_open undo{core_, w};
     const detail::given_back<Lock> open(lock);
+    undo.open = true;
     return detail::wait_until_told(core_, w, deadline) == wait_status::granted;
   }
 

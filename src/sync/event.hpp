@@ -18,11 +18,13 @@ struct auto_reset {};    // set() lets one through; several without anybody ther
 
 namespace detail {
 
-// Set, and nobody waits; or how many wait, times two.
+// Set, and nobody waits; or how many wait. And how many are between here and the queue, with a wait or with tokens.
+// reset() and the destructor let those pass: else who comes behind reset() would find a token of the set() before
+// it, for one who was counted and has not joined yet.
 //
-// Edge [event]: V8 set() (release); V9 who is let through at once (acquire). Rule: every change is a
-// read-modify-write, so V9 meets each V8 before it in the release sequence [intro.races]. Who had to wait
-// takes the queue's edge.
+// Edge [event]: V8 set() (release); V9 who is let through at once (acquire). V6 the queue has it (release); V7 nobody
+// is on the way any more (acquire). Rule: every change is a read-modify-write, so V9 meets each V8 before it in
+// the release sequence, and V7 each V6 [intro.races]. Who had to wait takes the queue's edge.
 template <class Traits, class Reset>
 class event_account {
   static constexpr bool one_by_one = std::is_same_v<Reset, sync::auto_reset>;
@@ -35,17 +37,17 @@ class event_account {
   bool enter() noexcept {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
-      const bool open = seen == is_set;
-      const value after = !open ? seen + one_waiting : one_by_one ? 0 : is_set;
+      const bool open = (seen & is_set) != 0;
+      const value after = !open ? seen + one_waiting + one_on_its_way : one_by_one ? 0 : seen;
       if (change(seen, after)) return open;
     }
   }
   bool enter_if_open() noexcept {
-    if constexpr (!one_by_one) return word_.load(std::memory_order_acquire) == is_set;  // [event] V9
+    if constexpr (!one_by_one) return open();
     value seen = is_set;
     return word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
   }
-  bool open() const noexcept { return word_.load(std::memory_order_acquire) == is_set; }  // [event] V9
+  bool open() const noexcept { return (word_.load(std::memory_order_acquire) & is_set) != 0; }  // [event] V9
   bool nobody() const noexcept { return word_.load(std::memory_order_relaxed) < one_waiting; }  // a hint; it may change at once
 
   // How many are let through that wait.
@@ -53,15 +55,29 @@ class event_account {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
       const bool waited_for = seen >= one_waiting;
-      if (change(seen, waited_for && one_by_one ? seen - one_waiting : is_set)) {
+      const value all = (seen & on_their_way) | is_set;
+      if (change(seen, !waited_for ? seen | is_set : one_by_one ? seen - one_waiting : all + one_on_its_way)) {
         return !waited_for ? 0 : one_by_one ? 1 : static_cast<std::ptrdiff_t>(seen / one_waiting);
       }
     }
   }
   void reset() noexcept {
-    value seen = is_set;
-    word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
+    value seen = word_.load(std::memory_order_acquire);  // [event] V9
+    while ((seen & is_set) != 0) {
+      if (seen == is_set) {
+        if (change(seen, 0)) return;
+      } else {
+        Traits::kernel::yield();
+        seen = word_.load(std::memory_order_acquire);  // [event] V7, V9
+      }
+    }
   }
+
+  // The queue has who entered, or the tokens of a set().
+  void arrived() noexcept {
+    if constexpr (!one_by_one) word_.fetch_sub(one_on_its_way, std::memory_order_release);  // [event] V6
+  }
+  bool passed_through() const noexcept { return (word_.load(std::memory_order_acquire) & on_their_way) == 0; }  // [event] V7
 
   std::ptrdiff_t withdraw(std::ptrdiff_t) noexcept {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
@@ -75,9 +91,11 @@ class event_account {
   std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return give(n); }
 
  private:
-  using value = std::size_t;
+  using value = std::uint64_t;
   static constexpr value is_set = 1;
-  static constexpr value one_waiting = 2;
+  static constexpr value one_on_its_way = one_by_one ? 0 : 2;
+  static constexpr value on_their_way = 0xfffffffe;
+  static constexpr value one_waiting = value{1} << 32;
 
   bool change(value& seen, value after) noexcept {
     return word_.compare_exchange_weak(seen, after, std::memory_order_acq_rel,  // [event] V8, V9
@@ -97,8 +115,14 @@ class basic_event : public basic_gate<Queue, detail::event_account<typename Queu
   explicit basic_event(bool set = false) noexcept : base(set) {}
 
   // Also from a callback that it called. Allocates nothing.
-  void set() noexcept { this->core_.send(this->core_.account.set(), wait_status::granted); }
-  // Who waited at a set() is let through all the same.
+  void set() noexcept {
+    const std::ptrdiff_t through = this->core_.account.set();
+    if (through == 0) return;
+    this->core_.send(through, wait_status::granted);
+    this->core_.account.arrived();
+  }
+  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let a set(), or
+  // who is about to wait, take a few steps first.
   void reset() noexcept { this->core_.account.reset(); }
   bool is_set() const noexcept { return this->core_.account.open(); }
 };

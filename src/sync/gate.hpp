@@ -14,12 +14,20 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// The account has enter(): true if it is open, else one more is owed; enter_if_open(); and nobody(): a hint, none is owed.
+// The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined;
+// enter_if_open(); and nobody(): a hint, none is owed. Where passed_through() answers no, somebody is still about to
+// call arrived().
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
   using typename primitive<Queue, Account>::node;
   using primitive<Queue, Account>::primitive;
+  gate_core(const gate_core&) = delete;
+  gate_core& operator=(const gate_core&) = delete;
+  // Who was told last may be here before others are on their way out: a step.
+  ~gate_core() {
+    while (!this->account.passed_through()) Queue::traits::kernel::yield();
+  }
 
   bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
     if (!may_wait) {
@@ -28,8 +36,10 @@ class gate_core : public primitive<Queue, Account> {
     }
     const bool open = this->account.enter();
     w.begin(1, open ? 1 : 0);
-    if (!open) this->join(w);
-    return open;
+    if (open) return true;
+    this->join(w);
+    this->account.arrived();
+    return false;
   }
   bool enter_at_once(node& w, std::ptrdiff_t) noexcept {
     const bool open = this->account.enter_if_open();

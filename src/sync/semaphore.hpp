@@ -44,7 +44,7 @@ class basic_permit {
   }
   // n of its permits, or none when it has fewer.
   basic_permit split(std::ptrdiff_t n) noexcept {
-    if (n < 0 || n > count_) return {};
+    if (n <= 0 || n > count_) return {};
     count_ -= n;
     return basic_permit(*from_, n);
   }
