@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "support/interrupt.hpp"
+#include "support/pollers.hpp"
 #include "support/proc.hpp"
 #include "support/race.hpp"
 #include "support/running.hpp"
@@ -399,7 +400,7 @@ TEST_CASE("a closed loop's handle falls silent, also where a descriptor was clos
   std::error_code refused;
   const int handle = l.backend_handle(refused);
   if (refused) return;  // poll(2) has none
-  if (over_kqueue()) return;  // it forgets what was closed; the stand-in of tests/kqueue does not
+  if (ghosts_stay) return;
   const socket_pair wire;
   const int gone = ::dup(wire.left());
   const auto id = l.watch(gone, interest::readable, [] {});
@@ -1080,7 +1081,7 @@ TEST_CASE("the handle is the same for the life of the loop, whatever happens to 
 }
 
 TEST_CASE("a poller that renewed itself for a ghost still speaks through the handle, and the ghost does not") {
-  if (over_kqueue()) return;  // it has no ghosts; the stand-in of tests/kqueue has
+  if (ghosts_stay) return;
   guest<> l;
   socket_pair ghost;
   const socket_pair alive;

@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "support/pollers.hpp"
 #include "support/support.hpp"
 
 #include <arpa/inet.h>
@@ -34,14 +35,6 @@ using loop_with = hybridloop::basic_loop<traits_of<Kernel>>;
 
 // Its filter for out-of-band data says nothing of a hang-up or an error.
 inline bool over_kqueue() { return std::string(hybridloop::loop::poller_name()) == "kqueue"; }
-
-// A kqueue that is a library on epoll keeps what was closed while another number names it, and has no
-// way to take it off.
-#if defined(TEST_KQUEUE)
-inline constexpr bool ghosts_stay = true;
-#else
-inline constexpr bool ghosts_stay = false;
-#endif
 
 // Waits for what another thread does. Hangs where it never does.
 template <class Done>
