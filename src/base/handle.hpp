@@ -8,8 +8,13 @@
 
 HYBRIDLOOP_OPEN
 
+#if HYBRIDLOOP_OS(WINDOWS)
+// A SOCKET, or a HANDLE cast to a number.
+using native_handle = std::intptr_t;
+#else
 // A file descriptor.
 using native_handle = int;
+#endif
 
 namespace detail {
 
