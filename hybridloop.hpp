@@ -51,7 +51,7 @@
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
-//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, poll: behind watch()
+//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, afd, poll: behind watch()
 //   HYBRIDLOOP_PARKER           auto          auto, condvar: what a thread sleeps on
 //   HYBRIDLOOP_NO_IO            0             1 leaves pollers out
 //   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
@@ -82,7 +82,7 @@
 //   base/    os config contract error clock bits pause handle
 //   task/    unique_task memory plain_array fifo index_stack slab arena
 //   wait/    kernel_kqueue kernel_posix monitor parking_lot kernel_linux kernel_unix kernel_macos
-//            kernel_bsd kernel parker notice bell fence
+//            kernel_bsd windows_calls kernel_windows kernel parker notice bell fence
 //   poller/  contract epoll kqueue poll none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag strays wheel timers
@@ -187,8 +187,8 @@
 #define HYBRIDLOOP_EXCEPTIONS() 0
 #endif
 
-#if !HYBRIDLOOP_OS(POSIX)
-#error "hybridloop: this version knows POSIX systems only; see Limitations in the README"
+#if !HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_OS(WINDOWS)
+#error "hybridloop: knows POSIX systems and Windows only"
 #endif
 // <<< base/os.hpp
 
@@ -241,10 +241,10 @@
 #error "HYBRIDLOOP_NO_IO: 0 or 1"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll | kqueue | poll  default auto
+// HYBRIDLOOP_POLLER              auto | epoll | kqueue | afd | poll      default auto
 //
-//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, and poll
-//   elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, afd on
+//   Windows, and poll elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
 //   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
@@ -255,8 +255,9 @@
 #define HYBRIDLOOP_KNOWN_POLLER_epoll 2
 #define HYBRIDLOOP_KNOWN_POLLER_kqueue 3
 #define HYBRIDLOOP_KNOWN_POLLER_poll 4
+#define HYBRIDLOOP_KNOWN_POLLER_afd 5
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue or poll, without quotes"
+#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue, afd or poll, without quotes"
 #endif
 #if HYBRIDLOOP_OS(MACOS) || HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
 #define HYBRIDLOOP_IS_BSD() 1
@@ -270,6 +271,8 @@
 #endif
 #if HYBRIDLOOP_NO_IO
 #define HYBRIDLOOP_SYSTEM_POLLER none_poller
+#elif HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) != 4
+#define HYBRIDLOOP_SYSTEM_POLLER afd_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 4
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
@@ -284,7 +287,13 @@
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
 #endif
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2 && !HYBRIDLOOP_OS(LINUX)
-#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue or poll"
+#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue, afd or poll"
+#endif
+#if HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
+#error "HYBRIDLOOP_POLLER: Windows has no kqueue; write auto, afd or poll"
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 5 && !HYBRIDLOOP_OS(WINDOWS)
+#error "HYBRIDLOOP_POLLER: afd is Windows's; write auto, epoll, kqueue or poll"
 #endif
 
 // HYBRIDLOOP_PARKER              auto | condvar                default auto
@@ -584,9 +593,12 @@ template <bool Exceptions, bool Sanitized>
 struct build {};
 using build_tag = build<HYBRIDLOOP_EXCEPTIONS() == 1, HYBRIDLOOP_SANITIZED() == 1>;
 
-inline std::error_code system_error_code(int number) noexcept {
-  return {number, std::system_category()};
-}
+#if HYBRIDLOOP_OS(WINDOWS)
+// There the system's category is for numbers that are no errnos.
+inline std::error_code system_error_code(int number) noexcept { return {number, std::generic_category()}; }
+#else
+inline std::error_code system_error_code(int number) noexcept { return {number, std::system_category()}; }
+#endif
 
 #if HYBRIDLOOP_EXCEPTIONS()
 
@@ -812,10 +824,22 @@ HYBRIDLOOP_CLOSE
 // >>> base/handle.hpp - the small names users hold: descriptors, timers, watches
 HYBRIDLOOP_OPEN
 
+#if HYBRIDLOOP_OS(WINDOWS)
+// A SOCKET, or a HANDLE cast to a number.
+using native_handle = std::intptr_t;
+#else
 // A file descriptor.
 using native_handle = int;
+#endif
 
 namespace detail {
+
+// How far apart the system gives out their numbers, from 0 on.
+#if HYBRIDLOOP_OS(WINDOWS)
+inline constexpr std::size_t handle_step = 4;
+#else
+inline constexpr std::size_t handle_step = 1;
+#endif
 
 // An entry of a table and the generation it was handed out in; generation 0 is nobody.
 template <class Kind>
@@ -2416,6 +2440,232 @@ struct bsd_kernel : bsd_words {
 HYBRIDLOOP_CLOSE
 // <<< wait/kernel_bsd.hpp
 
+// >>> wait/windows_calls.hpp - functions of Windows, looked up by name: its headers would bring their macros
+#if HYBRIDLOOP_OS(WINDOWS)
+// The two that find the others, word for word as <windows.h> declares them, so that it may be included
+// before this header, behind it, or not at all.
+struct HINSTANCE__;
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if defined(NO_STRICT)
+using module_handle = void*;
+#else
+using module_handle = ::HINSTANCE__*;
+#endif
+#if defined(_WIN64)
+using any_function = long long(__stdcall*)();
+#else
+using any_function = int(__stdcall*)();
+#endif
+extern "C" __declspec(dllimport) module_handle __stdcall LoadLibraryExA(const char*, void*, unsigned long);
+extern "C" __declspec(dllimport) any_function __stdcall GetProcAddress(module_handle, const char*);
+
+// A library of the system's own. It stays loaded.
+class windows_library {
+ public:
+  explicit windows_library(const char* name) noexcept : module_(LoadLibraryExA(name, nullptr, from_system32)) {}
+
+  bool is_here() const noexcept { return module_ != nullptr; }
+
+  // False, and nullptr, where there is no such function.
+  template <class Function>
+  bool find(Function& out, const char* name) const noexcept {
+    using untyped = void (*)();  // which compilers let through
+    const auto found = is_here() ? GetProcAddress(module_, name) : nullptr;
+    out = reinterpret_cast<Function>(reinterpret_cast<untyped>(found));
+    return found != nullptr;
+  }
+
+ private:
+  static constexpr unsigned long from_system32 = 0x800;
+  module_handle module_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(WINDOWS)
+// <<< wait/windows_calls.hpp
+
+// >>> wait/kernel_windows.hpp - the kernel seam on Windows: WaitOnAddress, and what all threads and pages need
+#if HYBRIDLOOP_OS(WINDOWS)
+#include <process.h>
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+struct windows_kernel {
+  static constexpr const char* parking = "WaitOnAddress";
+
+  // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
+  static unsigned long whole_milliseconds(nanos span) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000;
+    const nanos up = span / 1000000 + (span % 1000000 != 0 ? 1 : 0);
+    return static_cast<unsigned long>(up < longest ? up : longest);
+  }
+
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    const unsigned long span =
+        deadline == never ? for_ever
+                          : whole_milliseconds(time_between(read_clock<std::chrono::steady_clock>(), deadline));
+    const functions& f = all();
+    if (f.wait_on_address(word, &expected, sizeof expected, span) != 0) return 0;
+    return f.last_error() == timed_out ? -ETIMEDOUT : -EAGAIN;
+  }
+  static int futex_wake(const void* word, int count) noexcept {
+    (count == 1 ? all().wake_one : all().wake_all)(word);
+    return 0;
+  }
+
+  // Returns when every other thread of the process has passed a full barrier.
+  static void flush_write_buffers() noexcept { all().flush_write_buffers(); }
+  static bool can_flush_write_buffers() noexcept { return !all().is_wine; }
+
+  // Zeroed pages that cost nothing until touched; nullptr when there are none. (Untouched ones count
+  // against what the system has promised, though: it does not promise more than it has.)
+  static void* map(std::size_t bytes) noexcept {
+    constexpr unsigned long reserve_and_commit = 0x3000, read_and_write = 4;
+    return all().map(nullptr, bytes, reserve_and_commit, read_and_write);
+  }
+  static void unmap(void* memory, std::size_t) noexcept {
+    constexpr unsigned long release = 0x8000;
+    all().unmap(memory, 0, release);
+  }
+
+  static void yield() noexcept { all().yield(); }
+  static void nap(nanos span) noexcept { all().sleep(whole_milliseconds(span)); }
+
+  // There are none.
+  static constexpr std::uint32_t forks() noexcept { return 0; }
+
+  // A thread of the library's own.
+  class thread {
+   public:
+    thread() noexcept = default;
+    thread(const thread&) = delete;
+    thread& operator=(const thread&) = delete;
+
+    bool joinable() const noexcept { return run_ != nullptr; }
+
+    // Calls run(with) there. 0, or the errno of a refused thread.
+    int start(void (*run)(void*), void* with) noexcept {
+      run_ = run;
+      with_ = with;
+      thread_ = reinterpret_cast<void*>(::_beginthreadex(nullptr, 0, &thread::enter, this, 0, nullptr));
+      if (thread_ != nullptr) return 0;
+      run_ = nullptr;
+      return errno;
+    }
+    void join() noexcept {
+      all().wait_for(thread_, for_ever);
+      all().close(thread_);
+      run_ = nullptr;
+    }
+    // The child of a fork, of which there is none.
+    void forget() noexcept { run_ = nullptr; }
+
+   private:
+    static unsigned __stdcall enter(void* me) {
+      const thread& mine = *static_cast<thread*>(me);
+      mine.run_(mine.with_);
+      return 0;
+    }
+    void* thread_ = nullptr;
+    void (*run_)(void*) = nullptr;
+    void* with_ = nullptr;
+  };
+
+  // A slim reader/writer lock, which is one pointer.
+  class mutex {
+   public:
+    mutex() noexcept = default;
+    mutex(const mutex&) = delete;
+    mutex& operator=(const mutex&) = delete;
+    void lock() noexcept { all().lock(&word_); }
+    bool try_lock() noexcept { return all().try_lock(&word_) != 0; }
+    void unlock() noexcept { all().unlock(&word_); }
+
+   private:
+    void* word_ = nullptr;
+  };
+  class hold {
+   public:
+    explicit hold(mutex& m) noexcept : mutex_(m) { m.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { mutex_.unlock(); }
+
+   private:
+    mutex& mutex_;
+  };
+
+  // The process's affinity mask: of one group of 64 at most.
+  static unsigned usable_cpus() noexcept {
+    std::uintptr_t ours = 0, all_there_are = 0;
+    void* const this_process = reinterpret_cast<void*>(std::intptr_t{-1});
+    if (all().affinity(this_process, &ours, &all_there_are) == 0) return 1;
+    unsigned count = 0;
+    for (; ours != 0; ours &= ours - 1) ++count;
+    return count != 0 ? count : 1u;
+  }
+
+  static bool is_descriptor(native_handle handle) noexcept {
+    unsigned long flags = 0;
+    return handle > 0 && all().handle_information(reinterpret_cast<void*>(handle), &flags) != 0;
+  }
+
+ private:
+  static constexpr unsigned long for_ever = 0xffffffff;
+  static constexpr unsigned long timed_out = 1460;
+
+  struct functions {
+    int(__stdcall* wait_on_address)(const void*, const void*, std::size_t, unsigned long);
+    void(__stdcall* wake_one)(const void*);
+    void(__stdcall* wake_all)(const void*);
+    unsigned long(__stdcall* last_error)();
+    void(__stdcall* flush_write_buffers)();
+    void*(__stdcall* map)(void*, std::size_t, unsigned long, unsigned long);
+    int(__stdcall* unmap)(void*, std::size_t, unsigned long);
+    int(__stdcall* yield)();
+    void(__stdcall* sleep)(unsigned long);
+    unsigned long(__stdcall* wait_for)(void*, unsigned long);
+    int(__stdcall* close)(void*);
+    void(__stdcall* lock)(void**);
+    unsigned char(__stdcall* try_lock)(void**);
+    void(__stdcall* unlock)(void**);
+    int(__stdcall* affinity)(void*, std::uintptr_t*, std::uintptr_t*);
+    int(__stdcall* handle_information)(void*, unsigned long*);
+    bool is_wine;
+  };
+
+  static const functions& all() noexcept {
+    static const functions found = look_up();
+    return found;
+  }
+  static functions look_up() noexcept {
+    functions f{};
+    const windows_library kernel("kernel32.dll"), words("api-ms-win-core-synch-l1-2-0.dll"), native("ntdll.dll");
+    const bool complete =
+        words.find(f.wait_on_address, "WaitOnAddress") && words.find(f.wake_one, "WakeByAddressSingle") &&
+        words.find(f.wake_all, "WakeByAddressAll") && kernel.find(f.last_error, "GetLastError") &&
+        kernel.find(f.flush_write_buffers, "FlushProcessWriteBuffers") && kernel.find(f.map, "VirtualAlloc") &&
+        kernel.find(f.unmap, "VirtualFree") && kernel.find(f.yield, "SwitchToThread") && kernel.find(f.sleep, "Sleep") &&
+        kernel.find(f.wait_for, "WaitForSingleObject") && kernel.find(f.close, "CloseHandle") &&
+        kernel.find(f.lock, "AcquireSRWLockExclusive") && kernel.find(f.try_lock, "TryAcquireSRWLockExclusive") &&
+        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetProcessAffinityMask") &&
+        kernel.find(f.handle_information, "GetHandleInformation");
+    if (!complete) fail("needs Windows 8 or later: there is no WaitOnAddress");
+    const char*(__cdecl* version)() = nullptr;
+    f.is_wine = native.find(version, "wine_get_version");
+    return f;
+  }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(WINDOWS)
+// <<< wait/kernel_windows.hpp
+
 // >>> wait/kernel.hpp - the kernel seam: what every system call of the library answers, and whose they are
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -2453,9 +2703,12 @@ using native_kernel = macos_kernel;
 using native_kernel = bsd_kernel;
 #elif HYBRIDLOOP_OS(POSIX)
 using native_kernel = unix_kernel;
+#elif HYBRIDLOOP_OS(WINDOWS)
+using native_kernel = windows_kernel;
 #endif
 
-// For HYBRIDLOOP_PARKER=condvar: all of that kernel but its words.
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
+// All of that kernel but its words.
 template <class Kernel>
 struct without_words : Kernel {
   static constexpr const char* parking = "condvar";
@@ -2464,8 +2717,6 @@ struct without_words : Kernel {
   }
   static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
 };
-
-#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
 using system_kernel = without_words<native_kernel>;
 #else
 using system_kernel = native_kernel;
@@ -2814,6 +3065,20 @@ struct process_barrier {
     static std::atomic<int> state{unknown};
     return state;
   }
+};
+
+template <class Kernel>
+using system_barrier = process_barrier<Kernel>;
+#elif HYBRIDLOOP_OS(WINDOWS)
+// FlushProcessWriteBuffers, which takes no registration. Wine's does nothing, or did for long.
+template <class Kernel>
+struct process_barrier {
+  static bool available() noexcept { return Kernel::can_flush_write_buffers(); }
+  static bool issue() noexcept {
+    Kernel::flush_write_buffers();
+    return true;
+  }
+  static void issue_last() noexcept { Kernel::flush_write_buffers(); }
 };
 
 template <class Kernel>
@@ -6271,10 +6536,11 @@ class registry {
   std::size_t registered() const noexcept { return registered_; }
   record* lost() const noexcept { return lost_; }
 
-  // Descriptors are addressed by number, which is below room() once it was reached.
+  // Descriptors are addressed by number, whose place is below room() once it was reached.
   std::size_t room() const noexcept { return descriptors_.room(); }
-  descriptor& operator[](native_handle fd) noexcept {
-    return descriptors_[static_cast<std::size_t>(fd)];
+  descriptor& operator[](native_handle fd) noexcept { return descriptors_[place_of(fd)]; }
+  static native_handle handle_at(std::size_t place) noexcept {
+    return static_cast<native_handle>(place * handle_step);
   }
 
   static native_handle handle_of(poll_token token) noexcept {
@@ -6284,8 +6550,8 @@ class registry {
     return static_cast<std::uint32_t>(token >> 32);
   }
   bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
-    if (fd < 0 || static_cast<std::size_t>(fd) >= room()) return false;
-    const descriptor& d = descriptors_[static_cast<std::size_t>(fd)];
+    if (fd < 0 || place_of(fd) >= room()) return false;
+    const descriptor& d = descriptors_[place_of(fd)];
     return d.in_poller && d.generation == generation;
   }
 
@@ -6302,7 +6568,7 @@ class registry {
 
   // Makes room for the number. 0 or an errno.
   int reach(native_handle fd) noexcept {
-    return descriptors_.reach(static_cast<std::size_t>(fd) + 1) ? 0 : ENOMEM;
+    return descriptors_.reach(place_of(fd) + 1) ? 0 : ENOMEM;
   }
 
   void join(record& r) noexcept { link(r, (*this)[r.handle].first); }
@@ -6434,7 +6700,7 @@ class registry {
     for (std::size_t i = 0; i < room(); ++i) {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
-      const auto fd = static_cast<native_handle>(i);
+      const native_handle fd = handle_at(i);
       const int refused = p.add(fd, d.registered, token_of(fd, d));
       if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
     }
@@ -6442,6 +6708,8 @@ class registry {
   }
 
  private:
+  static std::size_t place_of(native_handle fd) noexcept { return static_cast<std::size_t>(fd) / handle_step; }
+
   static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
     return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
   }
@@ -6567,7 +6835,7 @@ class watches {
     const std::uint64_t serial = ++serial_;
     for (std::size_t left = registry_.room(); left != 0 && registry_.always_armed() != 0; --left) {
       always_at_ = always_at_ + 1 < registry_.room() ? always_at_ + 1 : 0;
-      const auto fd = static_cast<native_handle>(always_at_);
+      const native_handle fd = registry_.handle_at(always_at_);
       while (record* r = next_to_serve(registry_[fd].first, serial, true)) {
         r->served = serial;
         ready what;
@@ -14162,6 +14430,7 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_KNOWN_POLLER_epoll
 #undef HYBRIDLOOP_KNOWN_POLLER_kqueue
 #undef HYBRIDLOOP_KNOWN_POLLER_poll
+#undef HYBRIDLOOP_KNOWN_POLLER_afd
 #undef HYBRIDLOOP_IS_BSD
 #undef HYBRIDLOOP_HAS_KQUEUE
 #undef HYBRIDLOOP_KNOWN_PARKER_auto

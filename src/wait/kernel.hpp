@@ -10,6 +10,7 @@
 #include "wait/kernel_macos.hpp"
 #include "wait/kernel_posix.hpp"
 #include "wait/kernel_unix.hpp"
+#include "wait/kernel_windows.hpp"
 #include "wait/parking_lot.hpp"
 
 HYBRIDLOOP_OPEN
@@ -48,9 +49,12 @@ using native_kernel = macos_kernel;
 using native_kernel = bsd_kernel;
 #elif HYBRIDLOOP_OS(POSIX)
 using native_kernel = unix_kernel;
+#elif HYBRIDLOOP_OS(WINDOWS)
+using native_kernel = windows_kernel;
 #endif
 
-// For HYBRIDLOOP_PARKER=condvar: all of that kernel but its words.
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
+// All of that kernel but its words.
 template <class Kernel>
 struct without_words : Kernel {
   static constexpr const char* parking = "condvar";
@@ -59,8 +63,6 @@ struct without_words : Kernel {
   }
   static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
 };
-
-#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
 using system_kernel = without_words<native_kernel>;
 #else
 using system_kernel = native_kernel;
