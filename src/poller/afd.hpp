@@ -165,7 +165,7 @@ class afd_poller {
   static nanos read_now() noexcept { return read_clock<std::chrono::steady_clock>(); }
 
   static std::size_t place_of(native_handle handle) noexcept {
-    return static_cast<std::size_t>(handle / handle_step);
+    return static_cast<std::size_t>(handle) / handle_step;
   }
 
   // 0 or an errno. What is no socket is waited for as a whole; but a file's handle says nothing.

@@ -150,11 +150,6 @@ struct port_calls {
 
   // ---- Other handles ----
 
-  static bool is_descriptor(native_handle handle) noexcept {
-    unsigned long flags = 0;
-    return handle > 0 && (handle & 3) == 0 && handle <= 0x7fffffff &&
-           all().handle_information(object_of(handle), &flags) != 0;
-  }
   static bool is_file(native_handle handle) noexcept { return all().file_type(object_of(handle)) == 1; }
   static void close(native_handle handle) noexcept { all().close(object_of(handle)); }
 
@@ -258,7 +253,6 @@ struct port_calls {
     int(__stdcall* wait)(void*, port_packet*, unsigned long, unsigned long*, unsigned long, int);
     int(__stdcall* set_modes)(void*, unsigned char);
     int(__stdcall* close)(void*);
-    int(__stdcall* handle_information)(void*, unsigned long*);
     unsigned long(__stdcall* file_type)(void*);
     unsigned long(__stdcall* last_error)();
     int(__stdcall* register_wait)(void**, void*, void(__stdcall*)(void*, unsigned char), void*, unsigned long, unsigned long);
@@ -278,7 +272,6 @@ struct port_calls {
     bool complete;
   };
 
-  // Windows 10 has all but those of the sockets, whose library the program loads, or not.
   static const functions& all() noexcept {
     static const functions found = look_up();
     return found;
@@ -289,7 +282,7 @@ struct port_calls {
     f.complete = kernel.find(f.create_port, "CreateIoCompletionPort") && kernel.find(f.post, "PostQueuedCompletionStatus") &&
                  kernel.find(f.wait, "GetQueuedCompletionStatusEx") &&
                  kernel.find(f.set_modes, "SetFileCompletionNotificationModes") && kernel.find(f.close, "CloseHandle") &&
-                 kernel.find(f.handle_information, "GetHandleInformation") && kernel.find(f.file_type, "GetFileType") &&
+                 kernel.find(f.file_type, "GetFileType") &&
                  kernel.find(f.last_error, "GetLastError") && kernel.find(f.register_wait, "RegisterWaitForSingleObject") &&
                  kernel.find(f.unregister_wait, "UnregisterWaitEx") && native.find(f.create_file, "NtCreateFile") &&
                  native.find(f.control, "NtDeviceIoControlFile") && native.find(f.cancel, "NtCancelIoFileEx");
@@ -330,4 +323,10 @@ struct port_calls {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+#elif HYBRIDLOOP_OS(WINDOWS)
+HYBRIDLOOP_OPEN
+namespace detail {
+struct port_calls {};
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif
