@@ -10,9 +10,6 @@
 
 #include "support/support.hpp"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-
 namespace support {
 
 inline hybridloop::loop_options on(hybridloop::fast_path path) {
@@ -170,15 +167,6 @@ class new_threads {
   }
   const std::set<std::string> before_ = all();
 };
-
-inline std::chrono::microseconds process_cpu() {
-  rusage raw{};
-  ::getrusage(RUSAGE_SELF, &raw);
-  const auto of = [](const timeval& t) {
-    return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
-  };
-  return of(raw.ru_utime) + of(raw.ru_stime);
-}
 
 }  // namespace support
 

@@ -1,0 +1,87 @@
+// system_windows.cpp - handles, CPU time and sockets, by the headers of Windows
+#include "support/system_windows.hpp"
+
+#include <cstdint>
+#include <cstdlib>
+
+#include <winsock2.h>
+
+namespace support {
+
+static SOCKET socket_of(descriptor d) { return static_cast<SOCKET>(d); }
+
+void never_block(descriptor d) {
+  unsigned long yes = 1;
+  if (::ioctlsocket(socket_of(d), static_cast<long>(FIONBIO), &yes) != 0) std::abort();
+}
+void close_socket(descriptor d) { ::closesocket(socket_of(d)); }
+
+// The first one starts the sockets of the process.
+descriptor make_socket() {
+  static const int started = [] {
+    WSADATA about;
+    return ::WSAStartup(0x202, &about);
+  }();
+  const SOCKET made = started == 0 ? ::socket(AF_INET, SOCK_STREAM, 0) : INVALID_SOCKET;
+  if (made == INVALID_SOCKET) std::abort();
+  return static_cast<descriptor>(made);
+}
+
+// Over the loopback: Windows has no socketpair().
+void connect_two(descriptor (&ends)[2]) {
+  const SOCKET listener = socket_of(make_socket());
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int size = sizeof at;
+  auto* const address = reinterpret_cast<sockaddr*>(&at);
+  if (::bind(listener, address, size) != 0 || ::listen(listener, 1) != 0) std::abort();
+  if (::getsockname(listener, address, &size) != 0) std::abort();
+  ends[1] = make_socket();
+  if (::connect(socket_of(ends[1]), address, size) != 0) std::abort();
+  ends[0] = static_cast<descriptor>(::accept(listener, nullptr, nullptr));
+  if (ends[0] == -1) std::abort();
+  ::closesocket(listener);
+  const BOOL at_once = TRUE;
+  for (const descriptor end : ends) {
+    never_block(end);
+    ::setsockopt(socket_of(end), IPPROTO_TCP, TCP_NODELAY, reinterpret_cast<const char*>(&at_once), sizeof at_once);
+  }
+}
+
+std::size_t send_bytes(descriptor d, const void* bytes, std::size_t size) {
+  const int sent = ::send(socket_of(d), static_cast<const char*>(bytes), static_cast<int>(size), 0);
+  return sent > 0 ? static_cast<std::size_t>(sent) : 0;
+}
+std::size_t receive_bytes(descriptor d, void* bytes, std::size_t size) {
+  const int got = ::recv(socket_of(d), static_cast<char*>(bytes), static_cast<int>(size), 0);
+  return got > 0 ? static_cast<std::size_t>(got) : 0;
+}
+
+std::vector<std::string> open_descriptors() {
+  std::vector<std::string> found;
+  for (std::uintptr_t number = 4; number < 4096; number += 4) {
+    DWORD flags = 0;
+    if (::GetHandleInformation(reinterpret_cast<HANDLE>(number), &flags) != 0) found.push_back(std::to_string(number));
+  }
+  return found;
+}
+
+static std::chrono::microseconds sum_of(const FILETIME& kernel, const FILETIME& user) {
+  const auto of = [](const FILETIME& t) {
+    return std::chrono::microseconds((std::int64_t{t.dwHighDateTime} * 0x100000000 + t.dwLowDateTime) / 10);
+  };
+  return of(kernel) + of(user);
+}
+usage thread_usage() {
+  FILETIME begun{}, ended{}, kernel{}, user{};
+  ::GetThreadTimes(::GetCurrentThread(), &begun, &ended, &kernel, &user);
+  return {sum_of(kernel, user), 0};
+}
+std::chrono::microseconds process_cpu() {
+  FILETIME begun{}, ended{}, kernel{}, user{};
+  ::GetProcessTimes(::GetCurrentProcess(), &begun, &ended, &kernel, &user);
+  return sum_of(kernel, user);
+}
+
+}  // namespace support
