@@ -525,7 +525,7 @@ TEST_CASE_TEMPLATE("a renewed poller has forgotten everything but its bell", pol
   const socket_pair pair;
   CHECK(p.add(ghost.left(), readable, 1) == 0);
   CHECK(p.add(pair.left(), readable, 2) == 0);
-  const int other_name = ::dup(ghost.left());
+  const descriptor other_name = duplicate(ghost.left());
   ghost.close_left();
   ghost.write_right();
   pair.write_right();
@@ -546,7 +546,7 @@ TEST_CASE_TEMPLATE("a renewed poller has forgotten everything but its bell", pol
   p.look();
   p.ring();
   CHECK(p.wait_for(detail::never).empty());
-  ::close(other_name);
+  close_socket(other_name);
 }
 
 TEST_CASE_TEMPLATE("whatever comes and goes, what is registered and ready is reported, once", poller,

@@ -107,6 +107,7 @@ class witness {
   token token_ = std::make_shared<const int>(0);
 };
 
+#if SUPPORT_POSIX
 // Two ends of a TCP connection over the loopback; the left one is non-blocking.
 class tcp_pair {
  public:
@@ -144,6 +145,9 @@ class tcp_pair {
   int left_ = -1;
   int right_ = -1;
 };
+#else
+using tcp_pair = socket_pair;
+#endif
 
 // The threads that came after this did. A sanitizer's own thread comes with the first one, so that is
 // before this.
@@ -158,12 +162,9 @@ class new_threads {
  private:
   static std::set<std::string> all() {
     static const bool one_was_started = (std::thread([] {}).join(), true);
-    std::set<std::string> found;
-    DIR* dir = ::opendir("/proc/self/task");
-    if (dir == nullptr || !one_was_started) std::abort();
-    while (const dirent* entry = ::readdir(dir)) found.insert(entry->d_name);
-    ::closedir(dir);
-    return found;
+    if (!one_was_started) std::abort();
+    const auto ids = thread_ids();
+    return {ids.begin(), ids.end()};
   }
   const std::set<std::string> before_ = all();
 };
