@@ -56,7 +56,7 @@ class afd_poller {
     collect();
     slots_.clear();
     for (native_handle* each : {&tie_, &timer_, &port_}) {
-      if (*each >= 0) Kernel::close(*each);
+      if (*each >= 0) Kernel::close_handle(*each);
       *each = -1;
     }
     bell_.rung.store(0, std::memory_order_relaxed);  // ours alone

@@ -100,7 +100,7 @@ class afd_slots {
   void clear() noexcept {
     for (std::size_t i = 0; i < count_; ++i) {
       group* g = groups_[i];
-      Kernel::close(g->afd);
+      Kernel::close_handle(g->afd);
       g->~group();
       heap_give(g, alignof(group));
     }

@@ -151,7 +151,7 @@ struct port_calls {
   // ---- Other handles ----
 
   static bool is_file(native_handle handle) noexcept { return all().file_type(object_of(handle)) == 1; }
-  static void close(native_handle handle) noexcept { all().close(object_of(handle)); }
+  static void close_handle(native_handle handle) noexcept { all().close(object_of(handle)); }
 
   // 0: a packet comes when the handle is signalled, or is there at once.
   static int handle_wait(native_handle port, port_request& r, native_handle handle) noexcept {

@@ -108,6 +108,9 @@ inline std::chrono::microseconds process_cpu() {
 
 // ---- What tests of watches and pollers ask ----
 
+// A closed end is a half close then.
+inline constexpr bool pairs_are_tcp = false;
+
 inline std::vector<std::string> thread_ids() {
   std::vector<std::string> found;
   DIR* dir = ::opendir("/proc/self/task");
@@ -135,6 +138,7 @@ inline std::vector<descriptor> always_ready_files() {
   for (const char* path : {"/dev/null", "/proc/self/exe"}) found.push_back(::open(path, O_RDONLY | O_CLOEXEC));
   return found;
 }
+inline descriptor always_ready_file() { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }
 inline void close_file(descriptor fd) { ::close(fd); }
 
 }  // namespace support

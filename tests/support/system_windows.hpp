@@ -38,6 +38,9 @@ std::chrono::microseconds process_cpu();
 
 // ---- What tests of watches and pollers ask ----
 
+// A closed end is a half close then.
+inline constexpr bool pairs_are_tcp = true;
+
 std::vector<std::string> thread_ids();
 
 // Until a packet has come that says what a socket became. Wine has another process for that.
@@ -49,6 +52,7 @@ void send_urgent(descriptor d);
 void send_nothing_more_at_all(descriptor d);  // resets the connection
 descriptor duplicate(descriptor socket);
 std::vector<descriptor> always_ready_files();
+inline descriptor always_ready_file() { return always_ready_files().front(); }
 void close_file(descriptor d);
 descriptor make_event(bool stays);
 void set_event(descriptor d);

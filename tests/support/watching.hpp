@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "support/support.hpp"
@@ -28,6 +29,9 @@ struct traits_of : hybridloop::default_traits {
 };
 template <class Kernel>
 using loop_with = hybridloop::basic_loop<traits_of<Kernel>>;
+
+// What a refusal of the system's comes as.
+inline std::error_code system_error(int number) { return hybridloop::detail::system_error_code(number); }
 
 // Its filter for out-of-band data says nothing of a hang-up or an error.
 inline bool over_kqueue() { return std::string(hybridloop::loop::poller_name()) == "kqueue"; }
