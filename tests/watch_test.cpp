@@ -539,7 +539,7 @@ EVERY_POLICY("a file that is always ready is told every turn, and the loop goes 
 
 EVERY_POLICY("a file that is always ready is an edge with every modify") {
   hybridloop::loop l(on(path));
-  const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const descriptor fd = open_file();
   diary d;
   const watch_id id = l.watch(fd, writable | edge, d.writer());
 
@@ -558,7 +558,7 @@ EVERY_POLICY("a file that is always ready is an edge with every modify") {
 
 EVERY_POLICY("a file that is always ready is told once with oneshot, and never without interest") {
   hybridloop::loop l(on(path));
-  const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const descriptor fd = open_file();
   int once = 0;
   int nothing = 0;
   int urgent = 0;
@@ -582,7 +582,7 @@ EVERY_POLICY("a file that is always ready is told once with oneshot, and never w
 
 EVERY_POLICY("beside a file that is always ready, a nested run loses no edge") {
   hybridloop::loop l(on(path));
-  const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const descriptor fd = open_file();
   const socket_pair pair;
   int first = 0;
   int second = 0;
@@ -1718,7 +1718,7 @@ EVERY_POLICY("closing ends all watches and destroys their closures, ready or not
   const witness closure;
   hybridloop::loop l(on(path));
   const socket_pair pair;
-  const int file = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const descriptor file = open_file();
   int told = 0;
   const auto callback = [&told, held = closure.hold()] { ++told; };
   {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,17 @@ using descriptor = hybridloop::native_handle;
 
 inline void keep_to_ourselves(descriptor) {}  // there are no children to inherit it
 void never_block(descriptor d);
+
+// A file that is always ready.
+descriptor open_file();
+void close_file(descriptor d);
+
+// A handle for a foreign loop: whether it is signalled within so many milliseconds; -1 waits for ever.
+bool becomes_readable(descriptor handle, int milliseconds);
+
+// Whether f runs into a broken contract, or whatever else ends a program with a sentence. Here it ends a
+// thread, with all that f had made.
+bool aborts(const std::function<void()>& f);
 
 descriptor make_socket();
 void connect_two(descriptor (&ends)[2]);
