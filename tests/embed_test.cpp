@@ -806,7 +806,7 @@ TEST_CASE("a task that posts makes the handle readable again") {
 }
 
 TEST_CASE("a file that is always ready keeps the handle readable until it is unwatched") {
-  const int file = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const descriptor file = open_file();
   guest<> l;
   std::size_t told = 0;
 

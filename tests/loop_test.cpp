@@ -824,6 +824,7 @@ TEST_CASE("a wake of a loop that is awake or idle ends the next sleep, and only 
   }
 }
 
+#if SUPPORT_POSIX
 namespace {
 std::atomic<loop*> told_by_signal{nullptr};
 
@@ -874,6 +875,7 @@ TEST_CASE("a signal handler may stop the loop it interrupts, asleep or busy") {
     CHECK(l->run() == 1);
   }
 }
+#endif
 
 // ---- handle ----
 

@@ -541,7 +541,7 @@ EVERY_POLICY("a file that is always ready is told every turn, and the loop goes 
 
 EVERY_POLICY("a file that is always ready is an edge with every modify") {
   hybridloop::loop l(on(path));
-  const descriptor fd = always_ready_file();
+  const descriptor fd = open_file();
   diary d;
   const watch_id id = l.watch(fd, writable | edge, d.writer());
 
@@ -560,7 +560,7 @@ EVERY_POLICY("a file that is always ready is an edge with every modify") {
 
 EVERY_POLICY("a file that is always ready is told once with oneshot, and never without interest") {
   hybridloop::loop l(on(path));
-  const descriptor fd = always_ready_file();
+  const descriptor fd = open_file();
   int once = 0;
   int nothing = 0;
   int urgent = 0;
@@ -584,7 +584,7 @@ EVERY_POLICY("a file that is always ready is told once with oneshot, and never w
 
 EVERY_POLICY("beside a file that is always ready, a nested run loses no edge") {
   hybridloop::loop l(on(path));
-  const descriptor fd = always_ready_file();
+  const descriptor fd = open_file();
   const socket_pair pair;
   int first = 0;
   int second = 0;
@@ -1221,7 +1221,8 @@ TEST_CASE("full: a loop sleeps in the channel but for the time it watches someth
   in_background running(l);
   running.await_park();
   CHECK(l.stats().in_poller == 0);
-  CHECK(open_descriptors().size() == before.size() + 2);
+  // The pair alone, and whatever threads are there.
+  CHECK((open_descriptors().size() == before.size() + 2 || !SUPPORT_POSIX));
 
   for (int round = 0; round < 5; ++round) {
     const watch_id id = l.watch(pair.left(), readable, [] {});
@@ -1672,7 +1673,7 @@ EVERY_POLICY(
     "a callback that throws every time does not hold up other files that are always ready") {
   hybridloop::loop l(on(path));
   std::vector<descriptor> files;
-  for (int i = 0; i < 3; ++i) files.push_back(always_ready_file());
+  for (int i = 0; i < 3; ++i) files.push_back(open_file());
   std::vector<int> told(6);
   for (std::size_t i = 0; i < 6; ++i) {
     l.watch(files[i / 2], readable, [&told, i] {
@@ -1734,7 +1735,7 @@ EVERY_POLICY("closing ends all watches and destroys their closures, ready or not
   const witness closure;
   hybridloop::loop l(on(path));
   const socket_pair pair;
-  const descriptor file = always_ready_file();
+  const descriptor file = open_file();
   int told = 0;
   const auto callback = [&told, held = closure.hold()] { ++told; };
   {

@@ -113,8 +113,8 @@
 // HYBRIDLOOP_PARKER              auto | condvar                default auto
 //
 //   What a thread sleeps on. auto is a word of memory that the kernel knows how to wait for: futex on
-//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4; and condvar
-//   elsewhere. condvar is a table of mutexes and conditions, slower, and out of reach for signal
+//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4, WaitOnAddress on
+//   Windows; and condvar elsewhere. condvar is a table of mutexes and conditions, for POSIX, slower, and out of reach for signal
 //   handlers: wake() and stop() are not for them then. Use one value for the whole program.
 #ifndef HYBRIDLOOP_PARKER
 #define HYBRIDLOOP_PARKER auto
@@ -124,6 +124,9 @@
 #define HYBRIDLOOP_KNOWN_PARKER_condvar 2
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER)
 #error "HYBRIDLOOP_PARKER: write auto or condvar, without quotes"
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2 && HYBRIDLOOP_OS(WINDOWS)
+#error "HYBRIDLOOP_PARKER: Windows has words to sleep on; write auto"
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096

@@ -53,8 +53,8 @@ using native_kernel = unix_kernel;
 using native_kernel = windows_kernel;
 #endif
 
-#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
-// All of that kernel but its words.
+#if HYBRIDLOOP_OS(POSIX)
+// For HYBRIDLOOP_PARKER=condvar: all of that kernel but its words.
 template <class Kernel>
 struct without_words : Kernel {
   static constexpr const char* parking = "condvar";
@@ -63,6 +63,9 @@ struct without_words : Kernel {
   }
   static int futex_wake(const void* word, int count) noexcept { return parking_lot::wake(word, count); }
 };
+#endif
+
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
 using system_kernel = without_words<native_kernel>;
 #else
 using system_kernel = native_kernel;

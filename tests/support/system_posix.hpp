@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -35,6 +36,37 @@ inline void never_block(int fd) {
 inline void make_pipe(int (&ends)[2]) {
   if (::pipe(ends) != 0) std::abort();
   for (const int end : ends) keep_to_ourselves(end), never_block(end);
+}
+
+// A file that is always ready.
+inline descriptor open_file() {
+  const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (fd < 0) std::abort();
+  return fd;
+}
+inline void close_file(descriptor fd) { ::close(fd); }
+
+// A handle for a foreign loop: whether it is readable within so many milliseconds; -1 waits for ever.
+inline bool becomes_readable(descriptor handle, int milliseconds) {
+  pollfd one{handle, POLLIN, 0};
+  return ::poll(&one, 1, milliseconds) == 1;
+}
+
+// Whether f runs into a broken contract, or whatever else ends a program with a sentence.
+template <class F>
+bool aborts(const F& f) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const rlimit no_core{0, 0};
+    ::setrlimit(RLIMIT_CORE, &no_core);
+    const bool told = ::freopen("/dev/null", "w", stderr) != nullptr;
+    hybridloop::set_failure_handler([](const char*) { ::_exit(77); });
+    f();
+    ::_exit(told ? 0 : 1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 77;
 }
 
 inline void connect_two(descriptor (&ends)[2]) {
@@ -138,7 +170,5 @@ inline std::vector<descriptor> always_ready_files() {
   for (const char* path : {"/dev/null", "/proc/self/exe"}) found.push_back(::open(path, O_RDONLY | O_CLOEXEC));
   return found;
 }
-inline descriptor always_ready_file() { return ::open("/dev/null", O_RDWR | O_CLOEXEC); }
-inline void close_file(descriptor fd) { ::close(fd); }
 
 }  // namespace support

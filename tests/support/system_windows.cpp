@@ -18,6 +18,35 @@ void never_block(descriptor d) {
 }
 void close_socket(descriptor d) { ::closesocket(socket_of(d)); }
 
+descriptor open_file() {
+  char name[MAX_PATH];
+  ::GetModuleFileNameA(nullptr, name, sizeof name);
+  void* const file = ::CreateFileA(name, GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, 0, nullptr);
+  if (file == INVALID_HANDLE_VALUE) std::abort();
+  return reinterpret_cast<descriptor>(file);
+}
+void close_file(descriptor d) { ::CloseHandle(reinterpret_cast<HANDLE>(d)); }
+
+bool becomes_readable(descriptor handle, int milliseconds) {
+  return ::WaitForSingleObject(reinterpret_cast<HANDLE>(handle), static_cast<DWORD>(milliseconds)) == WAIT_OBJECT_0;
+}
+
+bool aborts(const std::function<void()>& f) {
+  const auto before = hybridloop::set_failure_handler([](const char*) { ::ExitThread(77); });
+  const auto run = [](void* what) -> DWORD {
+    (*static_cast<const std::function<void()>*>(what))();
+    return 0;
+  };
+  const HANDLE victim = ::CreateThread(nullptr, 0, run, const_cast<std::function<void()>*>(&f), 0, nullptr);
+  if (victim == nullptr) std::abort();
+  ::WaitForSingleObject(victim, INFINITE);
+  DWORD how = 0;
+  ::GetExitCodeThread(victim, &how);
+  ::CloseHandle(victim);
+  hybridloop::set_failure_handler(before);
+  return how == 77;
+}
+
 // The first one starts the sockets of the process.
 descriptor make_socket() {
   static const int started = [] {
@@ -113,7 +142,6 @@ std::vector<descriptor> always_ready_files() {
   const HANDLE file = ::CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, 0, nullptr);
   return {reinterpret_cast<descriptor>(file)};
 }
-void close_file(descriptor d) { ::CloseHandle(handle_of(d)); }
 descriptor make_event(bool stays) { return reinterpret_cast<descriptor>(::CreateEventA(nullptr, stays, FALSE, nullptr)); }
 void set_event(descriptor d) { ::SetEvent(handle_of(d)); }
 void reset_event(descriptor d) { ::ResetEvent(handle_of(d)); }

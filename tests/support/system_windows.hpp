@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,17 @@ using descriptor = hybridloop::native_handle;
 
 inline void keep_to_ourselves(descriptor) {}  // there are no children to inherit it
 void never_block(descriptor d);
+
+// A file that is always ready.
+descriptor open_file();
+void close_file(descriptor d);
+
+// A handle for a foreign loop: whether it is signalled within so many milliseconds; -1 waits for ever.
+bool becomes_readable(descriptor handle, int milliseconds);
+
+// Whether f runs into a broken contract, or whatever else ends a program with a sentence. Here it ends a
+// thread, with all that f had made.
+bool aborts(const std::function<void()>& f);
 
 descriptor make_socket();
 void connect_two(descriptor (&ends)[2]);
@@ -52,8 +64,6 @@ void send_urgent(descriptor d);
 void send_nothing_more_at_all(descriptor d);  // resets the connection
 descriptor duplicate(descriptor socket);
 std::vector<descriptor> always_ready_files();
-inline descriptor always_ready_file() { return always_ready_files().front(); }
-void close_file(descriptor d);
 descriptor make_event(bool stays);
 void set_event(descriptor d);
 void reset_event(descriptor d);
