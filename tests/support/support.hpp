@@ -96,6 +96,13 @@ class socket_pair {
   }
   void close_left() { close_end(0); }
   void close_right() { close_end(1); }
+#if !SUPPORT_POSIX
+  // As if the other process had died.
+  void reset_right() {
+    close_by_reset(ends_[1]);
+    ends_[1] = -1;
+  }
+#endif
 
  private:
   void close_end(int i) {

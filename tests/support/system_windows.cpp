@@ -125,7 +125,7 @@ void send_no_more(descriptor d) {
 void send_urgent(descriptor d) {
   if (::send(socket_of(d), "!", 1, MSG_OOB) != 1) std::abort();
 }
-void send_nothing_more_at_all(descriptor d) {
+void close_by_reset(descriptor d) {
   const linger at_once{1, 0};
   ::setsockopt(socket_of(d), SOL_SOCKET, SO_LINGER, reinterpret_cast<const char*>(&at_once), sizeof at_once);
   ::closesocket(socket_of(d));

@@ -61,7 +61,7 @@ inline constexpr std::int64_t readiness_takes = 200000000;
 bool is_readable(descriptor signalled);
 void send_no_more(descriptor d);
 void send_urgent(descriptor d);
-void send_nothing_more_at_all(descriptor d);  // resets the connection
+void close_by_reset(descriptor d);
 descriptor duplicate(descriptor socket);
 std::vector<descriptor> always_ready_files();
 descriptor make_event(bool stays);
