@@ -55,9 +55,9 @@
 #error "HYBRIDLOOP_NO_IO: 0 or 1"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll | kqueue | afd | poll      default auto
+// HYBRIDLOOP_POLLER              auto | epoll | kqueue | windows | poll  default auto
 //
-//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, afd on
+//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, windows on
 //   Windows, and poll elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
 //   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
@@ -69,9 +69,9 @@
 #define HYBRIDLOOP_KNOWN_POLLER_epoll 2
 #define HYBRIDLOOP_KNOWN_POLLER_kqueue 3
 #define HYBRIDLOOP_KNOWN_POLLER_poll 4
-#define HYBRIDLOOP_KNOWN_POLLER_afd 5
+#define HYBRIDLOOP_KNOWN_POLLER_windows 5
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue, afd or poll, without quotes"
+#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue, windows or poll, without quotes"
 #endif
 #if HYBRIDLOOP_OS(MACOS) || HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
 #define HYBRIDLOOP_IS_BSD() 1
@@ -101,13 +101,13 @@
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
 #endif
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2 && !HYBRIDLOOP_OS(LINUX)
-#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue, afd or poll"
+#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue, windows or poll"
 #endif
 #if HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
-#error "HYBRIDLOOP_POLLER: Windows has no kqueue; write auto, afd or poll"
+#error "HYBRIDLOOP_POLLER: Windows has no kqueue; write auto, windows or poll"
 #endif
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 5 && !HYBRIDLOOP_OS(WINDOWS)
-#error "HYBRIDLOOP_POLLER: afd is Windows's; write auto, epoll, kqueue or poll"
+#error "HYBRIDLOOP_POLLER: windows is for Windows; write auto, epoll, kqueue or poll"
 #endif
 
 // HYBRIDLOOP_PARKER              auto | condvar                default auto

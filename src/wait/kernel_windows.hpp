@@ -9,6 +9,7 @@
 #include "base/clock.hpp"
 #include "base/contract.hpp"
 #include "base/handle.hpp"
+#include "wait/kernel_port.hpp"
 #include "wait/windows_calls.hpp"
 
 #if HYBRIDLOOP_OS(WINDOWS)
@@ -17,7 +18,7 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-struct windows_kernel {
+struct windows_kernel : port_calls {
   static constexpr const char* parking = "WaitOnAddress";
 
   // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
@@ -132,9 +133,11 @@ struct windows_kernel {
     return count != 0 ? count : 1u;
   }
 
+  // The lowest two bits of a number are the program's own, and none is wider than 32 bits.
   static bool is_descriptor(native_handle handle) noexcept {
     unsigned long flags = 0;
-    return handle > 0 && all().handle_information(reinterpret_cast<void*>(handle), &flags) != 0;
+    const bool usual = handle > 0 && handle <= 0x7fffffff && handle % native_handle{handle_step} == 0;
+    return usual && all().handle_information(reinterpret_cast<void*>(handle), &flags) != 0;
   }
 
  private:

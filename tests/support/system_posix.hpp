@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -134,6 +135,40 @@ inline std::chrono::microseconds process_cpu() {
     return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
   };
   return of(raw.ru_utime) + of(raw.ru_stime);
+}
+
+
+// ---- What tests of watches and pollers ask ----
+
+// A closed end is a half close then.
+inline constexpr bool pairs_are_tcp = false;
+
+inline std::vector<std::string> thread_ids() {
+  std::vector<std::string> found;
+  DIR* dir = ::opendir("/proc/self/task");
+  if (dir == nullptr) std::abort();
+  while (const dirent* entry = ::readdir(dir)) found.emplace_back(entry->d_name);
+  ::closedir(dir);
+  return found;
+}
+
+inline constexpr std::int64_t readiness_takes = 0;
+
+inline bool is_readable(descriptor fd) {
+  pollfd look{fd, POLLIN, 0};
+  return ::poll(&look, 1, 0) == 1;
+}
+inline void send_no_more(descriptor fd) {
+  if (::shutdown(fd, SHUT_WR) != 0) std::abort();
+}
+inline void send_urgent(descriptor fd) {
+  if (::send(fd, "!", 1, MSG_OOB) != 1) std::abort();
+}
+inline descriptor duplicate(descriptor fd) { return ::dup(fd); }
+inline std::vector<descriptor> always_ready_files() {
+  std::vector<descriptor> found;
+  for (const char* path : {"/dev/null", "/proc/self/exe"}) found.push_back(::open(path, O_RDONLY | O_CLOEXEC));
+  return found;
 }
 
 }  // namespace support

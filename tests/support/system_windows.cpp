@@ -5,6 +5,8 @@
 #include <cstdlib>
 
 #include <winsock2.h>
+#include <windows.h>
+#include <tlhelp32.h>
 
 namespace support {
 
@@ -111,6 +113,49 @@ std::chrono::microseconds process_cpu() {
   FILETIME begun{}, ended{}, kernel{}, user{};
   ::GetProcessTimes(::GetCurrentProcess(), &begun, &ended, &kernel, &user);
   return sum_of(kernel, user);
+}
+
+
+static HANDLE handle_of(descriptor d) { return reinterpret_cast<HANDLE>(d); }
+
+bool is_readable(descriptor signalled) { return ::WaitForSingleObject(handle_of(signalled), 0) == WAIT_OBJECT_0; }
+void send_no_more(descriptor d) {
+  if (::shutdown(socket_of(d), SD_SEND) != 0) std::abort();
+}
+void send_urgent(descriptor d) {
+  if (::send(socket_of(d), "!", 1, MSG_OOB) != 1) std::abort();
+}
+void send_nothing_more_at_all(descriptor d) {
+  const linger at_once{1, 0};
+  ::setsockopt(socket_of(d), SOL_SOCKET, SO_LINGER, reinterpret_cast<const char*>(&at_once), sizeof at_once);
+  ::closesocket(socket_of(d));
+}
+descriptor duplicate(descriptor socket) {
+  HANDLE made = nullptr;
+  const HANDLE here = ::GetCurrentProcess();
+  if (::DuplicateHandle(here, handle_of(socket), here, &made, 0, FALSE, DUPLICATE_SAME_ACCESS) == 0) std::abort();
+  return reinterpret_cast<descriptor>(made);
+}
+std::vector<descriptor> always_ready_files() {
+  char path[MAX_PATH];
+  ::GetModuleFileNameA(nullptr, path, MAX_PATH);
+  const HANDLE file = ::CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, 0, nullptr);
+  return {reinterpret_cast<descriptor>(file)};
+}
+descriptor make_event(bool stays) { return reinterpret_cast<descriptor>(::CreateEventA(nullptr, stays, FALSE, nullptr)); }
+void set_event(descriptor d) { ::SetEvent(handle_of(d)); }
+void reset_event(descriptor d) { ::ResetEvent(handle_of(d)); }
+
+std::vector<std::string> thread_ids() {
+  std::vector<std::string> found;
+  const HANDLE all = ::CreateToolhelp32Snapshot(TH32CS_SNAPTHREAD, 0);
+  THREADENTRY32 entry{};
+  entry.dwSize = sizeof entry;
+  for (BOOL more = ::Thread32First(all, &entry); more; more = ::Thread32Next(all, &entry)) {
+    if (entry.th32OwnerProcessID == ::GetCurrentProcessId()) found.push_back(std::to_string(entry.th32ThreadID));
+  }
+  ::CloseHandle(all);
+  return found;
 }
 
 }  // namespace support

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -45,5 +46,26 @@ struct usage {
 };
 usage thread_usage();
 std::chrono::microseconds process_cpu();
+
+
+// ---- What tests of watches and pollers ask ----
+
+// A closed end is a half close then.
+inline constexpr bool pairs_are_tcp = true;
+
+std::vector<std::string> thread_ids();
+
+// Until a packet has come that says what a socket became. Wine has another process for that.
+inline constexpr std::int64_t readiness_takes = 200000000;
+
+bool is_readable(descriptor signalled);
+void send_no_more(descriptor d);
+void send_urgent(descriptor d);
+void send_nothing_more_at_all(descriptor d);  // resets the connection
+descriptor duplicate(descriptor socket);
+std::vector<descriptor> always_ready_files();
+descriptor make_event(bool stays);
+void set_event(descriptor d);
+void reset_event(descriptor d);
 
 }  // namespace support

@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "support/support.hpp"
@@ -28,6 +29,9 @@ struct traits_of : hybridloop::default_traits {
 };
 template <class Kernel>
 using loop_with = hybridloop::basic_loop<traits_of<Kernel>>;
+
+// What a refusal of the system's comes as.
+inline std::error_code system_error(int number) { return hybridloop::detail::system_error_code(number); }
 
 // Its filter for out-of-band data says nothing of a hang-up or an error.
 inline bool over_kqueue() { return std::string(hybridloop::loop::poller_name()) == "kqueue"; }
@@ -107,6 +111,7 @@ class witness {
   token token_ = std::make_shared<const int>(0);
 };
 
+#if SUPPORT_POSIX
 // Two ends of a TCP connection over the loopback; the left one is non-blocking.
 class tcp_pair {
  public:
@@ -144,6 +149,9 @@ class tcp_pair {
   int left_ = -1;
   int right_ = -1;
 };
+#else
+using tcp_pair = socket_pair;
+#endif
 
 // The threads that came after this did. A sanitizer's own thread comes with the first one, so that is
 // before this.
@@ -158,12 +166,9 @@ class new_threads {
  private:
   static std::set<std::string> all() {
     static const bool one_was_started = (std::thread([] {}).join(), true);
-    std::set<std::string> found;
-    DIR* dir = ::opendir("/proc/self/task");
-    if (dir == nullptr || !one_was_started) std::abort();
-    while (const dirent* entry = ::readdir(dir)) found.insert(entry->d_name);
-    ::closedir(dir);
-    return found;
+    if (!one_was_started) std::abort();
+    const auto ids = thread_ids();
+    return {ids.begin(), ids.end()};
   }
   const std::set<std::string> before_ = all();
 };
