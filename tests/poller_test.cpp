@@ -546,7 +546,7 @@ TEST_CASE_TEMPLATE("a renewed poller has forgotten everything but its bell", pol
   p.look();
   p.ring();
   CHECK(p.wait_for(detail::never).empty());
-  close_socket(other_name);
+  close_file(other_name);
 }
 
 TEST_CASE_TEMPLATE("whatever comes and goes, what is registered and ready is reported, once", poller,

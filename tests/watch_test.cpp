@@ -910,7 +910,7 @@ EVERY_POLICY("a closed descriptor whose file lives on is not reported for ever")
   CHECK(told == 0);
   alive.write_right();
   turn_until(l, [&] { return told >= 1; });
-  close_socket(other_name);
+  close_file(other_name);
 }
 
 EVERY_POLICY("watches outlive the ghost of a closed descriptor, each as it was") {
@@ -949,7 +949,7 @@ EVERY_POLICY("watches outlive the ghost of a closed descriptor, each as it was")
   in_background running(l);
   running.await_park();
   CHECK(l.invoke([] { return 7; }) == 7);
-  close_socket(other_name);
+  close_file(other_name);
 }
 
 #if SUPPORT_POSIX
