@@ -4582,10 +4582,9 @@ class afd_poller {
     const int refused = places_.reach(place_of(handle) + 1) ? slots_.take(port_, s) : ENOMEM;
     if (refused != 0) return refused;
     if (afd_slot* old = find(handle)) erase(*old);
-    s->number = handle;
-    s->base = base;
-    s->object = object;
-    enter(*s, what, token);
+    enter(*s, handle, base, object);
+    set(*s, what, token);
+    schedule(*s);
     return 0;
   }
 
@@ -4594,9 +4593,8 @@ class afd_poller {
     const int unknown = identify(handle, object);
     const typename Kernel::hold held(mutex_);
     afd_slot* s = find(handle);
-    if (s == nullptr) return unknown != 0 ? unknown : ENOENT;
-    if (unknown != 0 || object != s->object) {
-      erase(*s);
+    if (s == nullptr || unknown != 0 || object != s->object) {
+      if (s != nullptr) erase(*s);
       return unknown != 0 ? unknown : ENOENT;
     }
     if (s->pending && !object && (questions::events_of(what) & ~s->asked) != 0) return ask_more(*s, what, token);
@@ -4611,9 +4609,7 @@ class afd_poller {
       erase(*s);
       return 0;
     }
-    bool object = false;
-    const int unknown = identify(handle, object);
-    return unknown != 0 ? unknown : ENOENT;
+    return Kernel::is_descriptor(handle) && !owns(handle) ? ENOENT : EBADF;
   }
 
   int renew() noexcept {
@@ -4687,23 +4683,23 @@ class afd_poller {
     s.token = token;
   }
 
-  void enter(afd_slot& s, interest what, poll_token token) noexcept {
-    s.live = true;
+  void enter(afd_slot& s, native_handle handle, native_handle base, bool object) noexcept {
+    s.number = handle;
+    s.base = base;
+    s.object = object;
     s.refused = 0;
-    places_[place_of(s.number)] = &s;
-    set(s, what, token);
-    schedule(s);
+    s.live = true;
+    places_[place_of(handle)] = &s;
   }
 
   int ask_more(afd_slot& s, interest what, poll_token token) noexcept {
     afd_slot* fresh = nullptr;
     const int refused = slots_.take(port_, fresh);
     if (refused != 0) return refused;
-    fresh->number = s.number;
-    fresh->base = s.base;
-    fresh->object = false;
     erase(s);
-    enter(*fresh, what, token);
+    enter(*fresh, s.number, s.base, false);
+    set(*fresh, what, token);
+    schedule(*fresh);
     return 0;
   }
 
