@@ -51,7 +51,7 @@
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
-//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, poll: behind watch()
+//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, windows, poll: behind watch()
 //   HYBRIDLOOP_PARKER           auto          auto, condvar: what a thread sleeps on
 //   HYBRIDLOOP_NO_IO            0             1 leaves pollers out
 //   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
@@ -82,8 +82,8 @@
 //   base/    os config contract error clock bits pause handle
 //   task/    unique_task memory plain_array fifo index_stack slab arena
 //   wait/    kernel_kqueue kernel_posix monitor parking_lot kernel_linux kernel_unix kernel_macos
-//            kernel_bsd kernel parker notice bell fence
-//   poller/  contract epoll kqueue poll none select
+//            kernel_bsd windows_calls kernel_port kernel_windows kernel parker notice bell fence
+//   poller/  contract epoll kqueue poll afd_slots afd none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag strays wheel timers
 //   watch/   record registry watches
@@ -187,8 +187,8 @@
 #define HYBRIDLOOP_EXCEPTIONS() 0
 #endif
 
-#if !HYBRIDLOOP_OS(POSIX)
-#error "hybridloop: this version knows POSIX systems only; see Limitations in the README"
+#if !HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_OS(WINDOWS)
+#error "hybridloop: knows POSIX systems and Windows only"
 #endif
 // <<< base/os.hpp
 
@@ -241,10 +241,10 @@
 #error "HYBRIDLOOP_NO_IO: 0 or 1"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll | kqueue | poll  default auto
+// HYBRIDLOOP_POLLER              auto | epoll | kqueue | windows | poll  default auto
 //
-//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, and poll
-//   elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, windows on
+//   Windows, and poll elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
 //   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
@@ -255,8 +255,9 @@
 #define HYBRIDLOOP_KNOWN_POLLER_epoll 2
 #define HYBRIDLOOP_KNOWN_POLLER_kqueue 3
 #define HYBRIDLOOP_KNOWN_POLLER_poll 4
+#define HYBRIDLOOP_KNOWN_POLLER_windows 5
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue or poll, without quotes"
+#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue, windows or poll, without quotes"
 #endif
 #if HYBRIDLOOP_OS(MACOS) || HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
 #define HYBRIDLOOP_IS_BSD() 1
@@ -270,6 +271,8 @@
 #endif
 #if HYBRIDLOOP_NO_IO
 #define HYBRIDLOOP_SYSTEM_POLLER none_poller
+#elif HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) != 4
+#define HYBRIDLOOP_SYSTEM_POLLER afd_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 4
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
@@ -284,14 +287,20 @@
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
 #endif
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2 && !HYBRIDLOOP_OS(LINUX)
-#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue or poll"
+#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue, windows or poll"
+#endif
+#if HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
+#error "HYBRIDLOOP_POLLER: Windows has no kqueue; write auto, windows or poll"
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 5 && !HYBRIDLOOP_OS(WINDOWS)
+#error "HYBRIDLOOP_POLLER: windows is for Windows; write auto, epoll, kqueue or poll"
 #endif
 
 // HYBRIDLOOP_PARKER              auto | condvar                default auto
 //
 //   What a thread sleeps on. auto is a word of memory that the kernel knows how to wait for: futex on
-//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4; and condvar
-//   elsewhere. condvar is a table of mutexes and conditions, slower, and out of reach for signal
+//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4, WaitOnAddress on
+//   Windows; and condvar elsewhere. condvar is a table of mutexes and conditions, for POSIX, slower, and out of reach for signal
 //   handlers: wake() and stop() are not for them then. Use one value for the whole program.
 #ifndef HYBRIDLOOP_PARKER
 #define HYBRIDLOOP_PARKER auto
@@ -301,6 +310,9 @@
 #define HYBRIDLOOP_KNOWN_PARKER_condvar 2
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER)
 #error "HYBRIDLOOP_PARKER: write auto or condvar, without quotes"
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2 && HYBRIDLOOP_OS(WINDOWS)
+#error "HYBRIDLOOP_PARKER: Windows has words to sleep on; write auto"
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096
@@ -584,9 +596,12 @@ template <bool Exceptions, bool Sanitized>
 struct build {};
 using build_tag = build<HYBRIDLOOP_EXCEPTIONS() == 1, HYBRIDLOOP_SANITIZED() == 1>;
 
-inline std::error_code system_error_code(int number) noexcept {
-  return {number, std::system_category()};
-}
+#if HYBRIDLOOP_OS(WINDOWS)
+// There the system's category is for numbers that are no errnos.
+inline std::error_code system_error_code(int number) noexcept { return {number, std::generic_category()}; }
+#else
+inline std::error_code system_error_code(int number) noexcept { return {number, std::system_category()}; }
+#endif
 
 #if HYBRIDLOOP_EXCEPTIONS()
 
@@ -812,10 +827,22 @@ HYBRIDLOOP_CLOSE
 // >>> base/handle.hpp - the small names users hold: descriptors, timers, watches
 HYBRIDLOOP_OPEN
 
+#if HYBRIDLOOP_OS(WINDOWS)
+// A SOCKET, or a HANDLE cast to a number.
+using native_handle = std::intptr_t;
+#else
 // A file descriptor.
 using native_handle = int;
+#endif
 
 namespace detail {
+
+// How far apart the system gives out their numbers, from 0 on.
+#if HYBRIDLOOP_OS(WINDOWS)
+inline constexpr std::size_t handle_step = 4;
+#else
+inline constexpr std::size_t handle_step = 1;
+#endif
 
 // An entry of a table and the generation it was handed out in; generation 0 is nobody.
 template <class Kind>
@@ -2420,6 +2447,556 @@ struct bsd_kernel : bsd_words {
 HYBRIDLOOP_CLOSE
 // <<< wait/kernel_bsd.hpp
 
+// >>> wait/windows_calls.hpp - functions of Windows, looked up by name: its headers would bring their macros
+#if HYBRIDLOOP_OS(WINDOWS)
+// The two that find the others, word for word as <windows.h> declares them, so that it may be included
+// before this header, behind it, or not at all.
+struct HINSTANCE__;
+HYBRIDLOOP_OPEN
+namespace detail {
+
+#if defined(NO_STRICT)
+using module_handle = void*;
+#else
+using module_handle = ::HINSTANCE__*;
+#endif
+#if defined(_WIN64)
+using any_function = long long(__stdcall*)();
+#else
+using any_function = int(__stdcall*)();
+#endif
+extern "C" __declspec(dllimport) module_handle __stdcall LoadLibraryExA(const char*, void*, unsigned long);
+extern "C" __declspec(dllimport) any_function __stdcall GetProcAddress(module_handle, const char*);
+
+// A library of the system's own. It stays loaded.
+class windows_library {
+ public:
+  explicit windows_library(const char* name) noexcept : module_(LoadLibraryExA(name, nullptr, from_system32)) {}
+
+  bool is_here() const noexcept { return module_ != nullptr; }
+
+  // False, and nullptr, where there is no such function.
+  template <class Function>
+  bool find(Function& out, const char* name) const noexcept {
+    using untyped = void (*)();  // which compilers let through
+    const auto found = is_here() ? GetProcAddress(module_, name) : nullptr;
+    out = reinterpret_cast<Function>(reinterpret_cast<untyped>(found));
+    return found != nullptr;
+  }
+
+ private:
+  static constexpr unsigned long from_system32 = 0x800;
+  module_handle module_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(WINDOWS)
+// <<< wait/windows_calls.hpp
+
+// >>> wait/kernel_port.hpp - completion ports, AFD and waits for handles, as one poller calls them: Windows
+#if HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// What a completion port hands out.
+struct port_packet {
+  std::uintptr_t key;
+  void* what;
+  std::uintptr_t internal;
+  unsigned long bytes;
+};
+
+// One question to the kernel, which is answered by one packet. Its memory is the kernel's from the call
+// that asks until that packet was taken, also where the question was taken back.
+struct port_request {
+  struct {
+    std::intptr_t status;
+    std::uintptr_t bytes;
+  } outcome{};
+  struct {
+    std::int64_t timeout;
+    unsigned long count;
+    unsigned long exclusive;
+    void* socket;
+    unsigned long events;
+    long status;
+  } poll{};
+  native_handle port = -1;  // of a wait for a handle
+  void* wait = nullptr;
+  std::atomic<bool> signalled{false};
+};
+
+// Sockets are asked after by \Device\Afd, which is what select() and WSAPoll() are made of; the numbers
+// are its own. Nothing of this is in a header of Windows, and no header of Windows is wanted here, so it
+// is looked up by name.
+struct port_calls {
+  enum : std::uintptr_t { request_key = 1, bell_key, timer_key };
+
+  enum : unsigned {
+    afd_receive = 0x1,
+    afd_expedited = 0x2,
+    afd_send = 0x4,
+    afd_disconnect = 0x8,
+    afd_abort = 0x10,
+    afd_local_close = 0x20,
+    afd_accept = 0x80,
+    afd_connect_fail = 0x100
+  };
+
+  static int port_open(native_handle& port) noexcept {
+    const functions& f = all();
+    if (!f.complete) return -ENOSYS;
+    void* const nothing = reinterpret_cast<void*>(std::intptr_t{-1});
+    void* const made = f.create_port(nothing, nullptr, 0, many_threads);
+    port = number_of(made);
+    return made != nullptr ? 0 : -ENOMEM;
+  }
+
+  static int port_post(native_handle port, std::uintptr_t key, void* what) noexcept {
+    return all().post(object_of(port), 0, key, what) != 0 ? 0 : -ENOMEM;
+  }
+
+  // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller waits again.
+  static int port_wait(native_handle port, port_packet* out, int room, nanos timeout) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000;
+    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
+    const auto span = static_cast<unsigned long>(up < longest ? up : longest);
+    const functions& f = all();
+    unsigned long got = 0;
+    const int done = f.wait(object_of(port), out, static_cast<unsigned long>(room), &got,
+                            timeout == never ? for_ever : span, 0);
+    if (done != 0) return static_cast<int>(got);
+    return f.last_error() == timed_out ? 0 : -EBADF;
+  }
+
+  // ---- Sockets ----
+
+  // What asks after some sockets. Its packets go to the port.
+  static int afd_open(native_handle port, native_handle& afd) noexcept {
+    static wchar_t path[] = L"\\Device\\Afd\\hybridloop";
+    const counted_text name{sizeof path - sizeof path[0], sizeof path, path};
+    const object_attributes which{sizeof which, nullptr, &name, 0, nullptr, nullptr};
+    const functions& f = all();
+    status_block outcome{};
+    void* made = nullptr;
+    const long refused = f.create_file(&made, may_synchronize, &which, &outcome, nullptr, 0, 3, 1, 0, nullptr, 0);
+    if (refused != 0) return -errno_of(refused);
+    afd = number_of(made);
+    if (f.create_port(made, object_of(port), request_key, 0) != nullptr && f.set_modes(made, skip_event) != 0) return 0;
+    f.close(made);
+    return -ENOMEM;
+  }
+
+  // 0: a packet comes, maybe at once.
+  static int afd_poll(native_handle afd, port_request& r, native_handle socket, unsigned events) noexcept {
+    constexpr unsigned long poll_code = 0x00012024;
+    r.poll = {never, 1, 0, object_of(socket), events, 0};
+    r.outcome.status = pending;
+    auto* const outcome = static_cast<void*>(&r.outcome);
+    const long answer = all().control(object_of(afd), nullptr, nullptr, &r, outcome, poll_code, &r.poll,
+                                      sizeof r.poll, &r.poll, sizeof r.poll);
+    return answer == 0 || answer == pending ? 0 : -errno_of(answer);
+  }
+
+  // The packet comes nevertheless.
+  static void afd_cancel(native_handle afd, port_request& r) noexcept {
+    status_block outcome{};
+    all().cancel(object_of(afd), &r.outcome, &outcome);
+  }
+
+  // What became of it: events, 0 for none, or -errno. A question that was taken back still has its events.
+  static int afd_outcome(const port_request& r) noexcept {
+    const auto status = static_cast<long>(r.outcome.status);
+    if (status == cancelled) return 0;
+    if (status < 0) return -errno_of(status);
+    return r.poll.count != 0 ? static_cast<int>(r.poll.events) : 0;
+  }
+
+  static bool is_socket(native_handle handle) noexcept {
+    const functions& f = all();
+    int type = 0, size = sizeof type;
+    const auto socket = static_cast<std::uintptr_t>(handle);
+    return f.socket_option != nullptr && f.socket_option(socket, every_level, its_type, &type, &size) == 0;
+  }
+
+  // The socket below the layers that programs may put on top.
+  static int base_socket(native_handle socket, native_handle& out) noexcept {
+    constexpr unsigned long base_code = 0x48000022, base_for_poll_code = 0x4800001D;
+    const functions& f = all();
+    for (const unsigned long code : {base_code, base_for_poll_code}) {
+      unsigned long bytes = 0;
+      const auto handle = static_cast<std::uintptr_t>(socket);
+      if (f.socket_control(handle, code, nullptr, 0, &out, sizeof out, &bytes, nullptr, nullptr) == 0) return 0;
+    }
+    return -EINVAL;
+  }
+
+  // ---- Other handles ----
+
+  static bool is_file(native_handle handle) noexcept { return all().file_type(object_of(handle)) == 1; }
+  static void close_handle(native_handle handle) noexcept { all().close(object_of(handle)); }
+
+  // 0: a packet comes when the handle is signalled, or is there at once.
+  static int handle_wait(native_handle port, port_request& r, native_handle handle) noexcept {
+    const functions& f = all();
+    r.port = port;
+    if (f.packet_create != nullptr) {
+      const long made = r.wait == nullptr ? f.packet_create(&r.wait, 1, nullptr) : 0;
+      if (made != 0) return -errno_of(made);
+      return -errno_of(f.packet_associate(r.wait, object_of(port), object_of(handle), number(request_key), &r, 0, 0, nullptr));
+    }
+    handle_forget(r);
+    r.signalled.store(false, std::memory_order_relaxed);  // ours alone until it is registered
+    constexpr unsigned long once_in_the_waiter = 8 | 4;
+    const int done = f.register_wait(&r.wait, object_of(handle), &signalled, &r, for_ever, once_in_the_waiter);
+    if (done == 0) r.wait = nullptr;
+    return done != 0 ? 0 : -EINVAL;
+  }
+
+  // True: no packet comes.
+  static bool handle_cancel(port_request& r) noexcept {
+    const functions& f = all();
+    if (f.packet_create != nullptr) return f.packet_cancel(r.wait, 1) == 0;
+    handle_forget(r);
+    return !r.signalled.load(std::memory_order_relaxed);  // ours alone: who sets it was waited for
+  }
+
+  static void handle_forget(port_request& r) noexcept {
+    const functions& f = all();
+    if (r.wait == nullptr) return;
+    if (f.packet_create != nullptr) {
+      f.close(r.wait);
+    } else {
+      f.unregister_wait(r.wait, reinterpret_cast<void*>(std::intptr_t{-1}));  // waits for signalled()
+    }
+    r.wait = nullptr;
+  }
+
+  // ---- A timer of finer grain, where the kernel can tie one to a port ----
+
+  static int timer_open(native_handle& timer, native_handle& tie) noexcept {
+    const functions& f = all();
+    if (f.packet_create == nullptr || f.create_timer == nullptr) return -ENOSYS;
+    constexpr unsigned long high_resolution = 2, all_access = 0x1F0003;
+    void* const made = f.create_timer(nullptr, nullptr, high_resolution, all_access);
+    if (made == nullptr) return -ENOSYS;
+    timer = number_of(made);
+    void* packet = nullptr;
+    const long refused = f.packet_create(&packet, 1, nullptr);
+    if (refused == 0) {
+      tie = number_of(packet);
+      return 0;
+    }
+    f.close(made);
+    timer = -1;
+    return -errno_of(refused);
+  }
+  // Rounded up to what it counts, 100 ns.
+  static int timer_start(native_handle timer, native_handle tie, native_handle port, nanos span) noexcept {
+    const std::int64_t due = -(span / 100 + (span % 100 != 0 ? 1 : 0));
+    const functions& f = all();
+    if (f.set_timer(object_of(timer), &due, 0, nullptr, nullptr, 0) == 0) return -EINVAL;
+    return -errno_of(f.packet_associate(object_of(tie), object_of(port), object_of(timer), number(timer_key), nullptr, 0, 0, nullptr));
+  }
+  // Nothing of it is left in the port.
+  static void timer_stop(native_handle tie) noexcept { all().packet_cancel(object_of(tie), 1); }
+
+ private:
+  struct status_block {
+    std::intptr_t status;
+    std::uintptr_t bytes;
+  };
+  struct counted_text {
+    unsigned short bytes;
+    unsigned short room;
+    wchar_t* text;
+  };
+  struct object_attributes {
+    unsigned long size;
+    void* root;
+    const counted_text* name;
+    unsigned long attributes;
+    void* security;
+    void* quality;
+  };
+
+  static constexpr long pending = 0x103;
+  static constexpr long cancelled = static_cast<long>(0xC0000120);
+  static constexpr unsigned long timed_out = 258;
+  static constexpr unsigned long for_ever = 0xffffffff;
+  static constexpr unsigned long many_threads = 1024;  // the port keeps nobody from running
+  static constexpr unsigned long may_synchronize = 0x00100000;
+  static constexpr unsigned char skip_event = 2;
+  static constexpr int every_level = 0xffff;
+  static constexpr int its_type = 0x1008;
+
+  struct functions {
+    void*(__stdcall* create_port)(void*, void*, std::uintptr_t, unsigned long);
+    int(__stdcall* post)(void*, unsigned long, std::uintptr_t, void*);
+    int(__stdcall* wait)(void*, port_packet*, unsigned long, unsigned long*, unsigned long, int);
+    int(__stdcall* set_modes)(void*, unsigned char);
+    int(__stdcall* close)(void*);
+    unsigned long(__stdcall* file_type)(void*);
+    unsigned long(__stdcall* last_error)();
+    int(__stdcall* register_wait)(void**, void*, void(__stdcall*)(void*, unsigned char), void*, unsigned long, unsigned long);
+    int(__stdcall* unregister_wait)(void*, void*);
+    void*(__stdcall* create_timer)(void*, const wchar_t*, unsigned long, unsigned long);
+    int(__stdcall* set_timer)(void*, const std::int64_t*, long, void*, void*, int);
+    long(__stdcall* create_file)(void**, unsigned long, const object_attributes*, status_block*, void*, unsigned long,
+                                 unsigned long, unsigned long, unsigned long, void*, unsigned long);
+    long(__stdcall* control)(void*, void*, void*, void*, void*, unsigned long, void*, unsigned long, void*, unsigned long);
+    long(__stdcall* cancel)(void*, void*, status_block*);
+    long(__stdcall* packet_create)(void**, unsigned long, void*);
+    long(__stdcall* packet_associate)(void*, void*, void*, void*, void*, long, std::uintptr_t, unsigned char*);
+    long(__stdcall* packet_cancel)(void*, unsigned char);
+    int(__stdcall* socket_control)(std::uintptr_t, unsigned long, void*, unsigned long, void*, unsigned long, unsigned long*,
+                                   void*, void*);
+    int(__stdcall* socket_option)(std::uintptr_t, int, int, void*, int*);
+    bool complete;
+  };
+
+  static const functions& all() noexcept {
+    static const functions found = look_up();
+    return found;
+  }
+  static functions look_up() noexcept {
+    functions f{};
+    const windows_library kernel("kernel32.dll"), native("ntdll.dll"), sockets("ws2_32.dll");
+    f.complete = kernel.find(f.create_port, "CreateIoCompletionPort") && kernel.find(f.post, "PostQueuedCompletionStatus") &&
+                 kernel.find(f.wait, "GetQueuedCompletionStatusEx") &&
+                 kernel.find(f.set_modes, "SetFileCompletionNotificationModes") && kernel.find(f.close, "CloseHandle") &&
+                 kernel.find(f.file_type, "GetFileType") &&
+                 kernel.find(f.last_error, "GetLastError") && kernel.find(f.register_wait, "RegisterWaitForSingleObject") &&
+                 kernel.find(f.unregister_wait, "UnregisterWaitEx") && native.find(f.create_file, "NtCreateFile") &&
+                 native.find(f.control, "NtDeviceIoControlFile") && native.find(f.cancel, "NtCancelIoFileEx");
+    kernel.find(f.create_timer, "CreateWaitableTimerExW");
+    kernel.find(f.set_timer, "SetWaitableTimer");
+    const bool ties = native.find(f.packet_create, "NtCreateWaitCompletionPacket") &&
+                      native.find(f.packet_associate, "NtAssociateWaitCompletionPacket") &&
+                      native.find(f.packet_cancel, "NtCancelWaitCompletionPacket");
+    if (!ties) f.packet_create = nullptr;
+    if (!sockets.find(f.socket_control, "WSAIoctl") || !sockets.find(f.socket_option, "getsockopt")) f.socket_option = nullptr;
+    return f;
+  }
+
+  // A thread of the system's own.
+  static void __stdcall signalled(void* with, unsigned char) noexcept {
+    auto& r = *static_cast<port_request*>(with);
+    r.signalled.store(true, std::memory_order_relaxed);  // a hint; who cancels waits for this function
+    if (port_post(r.port, request_key, with) != 0) fail("the kernel has no memory to report a handle");
+  }
+
+  static void* object_of(native_handle handle) noexcept { return reinterpret_cast<void*>(handle); }
+  static void* number(std::uintptr_t key) noexcept { return reinterpret_cast<void*>(key); }
+  static native_handle number_of(void* object) noexcept { return reinterpret_cast<native_handle>(object); }
+
+  static int errno_of(long status) noexcept {
+    switch (static_cast<unsigned long>(status)) {
+      case 0: return 0;
+      case 0xC0000008: return EBADF;   // no handle
+      case 0xC0000024: return EBADF;   // one of another kind
+      case 0xC0000017: return ENOMEM;
+      case 0xC000009A: return ENOMEM;
+      case 0xC000011F: return EMFILE;
+      case 0xC0000022: return EACCES;
+      default: return EIO;
+    }
+  }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#elif HYBRIDLOOP_OS(WINDOWS)
+HYBRIDLOOP_OPEN
+namespace detail {
+struct port_calls {};
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif
+// <<< wait/kernel_port.hpp
+
+// >>> wait/kernel_windows.hpp - the kernel seam on Windows: WaitOnAddress, and what all threads and pages need
+#if HYBRIDLOOP_OS(WINDOWS)
+#include <process.h>
+
+HYBRIDLOOP_OPEN
+namespace detail {
+
+struct windows_kernel : port_calls {
+  static constexpr const char* parking = "WaitOnAddress";
+
+  // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
+  static unsigned long whole_milliseconds(nanos span) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000;
+    const nanos up = span / 1000000 + (span % 1000000 != 0 ? 1 : 0);
+    return static_cast<unsigned long>(up < longest ? up : longest);
+  }
+
+  static int futex_wait(const void* word, std::uint32_t expected, nanos deadline) noexcept {
+    const unsigned long span =
+        deadline == never ? for_ever
+                          : whole_milliseconds(time_between(read_clock<std::chrono::steady_clock>(), deadline));
+    const functions& f = all();
+    if (f.wait_on_address(word, &expected, sizeof expected, span) != 0) return 0;
+    return f.last_error() == timed_out ? -ETIMEDOUT : -EAGAIN;
+  }
+  static int futex_wake(const void* word, int count) noexcept {
+    (count == 1 ? all().wake_one : all().wake_all)(word);
+    return 0;
+  }
+
+  // Returns when every other thread of the process has passed a full barrier.
+  static void flush_write_buffers() noexcept { all().flush_write_buffers(); }
+  static bool can_flush_write_buffers() noexcept { return !all().is_wine; }
+
+  // Zeroed pages that cost nothing until touched; nullptr when there are none. (Untouched ones count
+  // against what the system has promised, though: it does not promise more than it has.)
+  static void* map(std::size_t bytes) noexcept {
+    constexpr unsigned long reserve_and_commit = 0x3000, read_and_write = 4;
+    return all().map(nullptr, bytes, reserve_and_commit, read_and_write);
+  }
+  static void unmap(void* memory, std::size_t) noexcept {
+    constexpr unsigned long release = 0x8000;
+    all().unmap(memory, 0, release);
+  }
+
+  static void yield() noexcept { all().yield(); }
+  static void nap(nanos span) noexcept { all().sleep(whole_milliseconds(span)); }
+
+  // There are none.
+  static constexpr std::uint32_t forks() noexcept { return 0; }
+
+  // A thread of the library's own.
+  class thread {
+   public:
+    thread() noexcept = default;
+    thread(const thread&) = delete;
+    thread& operator=(const thread&) = delete;
+
+    bool joinable() const noexcept { return run_ != nullptr; }
+
+    // Calls run(with) there. 0, or the errno of a refused thread.
+    int start(void (*run)(void*), void* with) noexcept {
+      run_ = run;
+      with_ = with;
+      thread_ = reinterpret_cast<void*>(::_beginthreadex(nullptr, 0, &thread::enter, this, 0, nullptr));
+      if (thread_ != nullptr) return 0;
+      run_ = nullptr;
+      return errno;
+    }
+    void join() noexcept {
+      all().wait_for(thread_, for_ever);
+      all().close(thread_);
+      run_ = nullptr;
+    }
+    // The child of a fork, of which there is none.
+    void forget() noexcept { run_ = nullptr; }
+
+   private:
+    static unsigned __stdcall enter(void* me) {
+      const thread& mine = *static_cast<thread*>(me);
+      mine.run_(mine.with_);
+      return 0;
+    }
+    void* thread_ = nullptr;
+    void (*run_)(void*) = nullptr;
+    void* with_ = nullptr;
+  };
+
+  // A slim reader/writer lock, which is one pointer.
+  class mutex {
+   public:
+    mutex() noexcept = default;
+    mutex(const mutex&) = delete;
+    mutex& operator=(const mutex&) = delete;
+    void lock() noexcept { all().lock(&word_); }
+    bool try_lock() noexcept { return all().try_lock(&word_) != 0; }
+    void unlock() noexcept { all().unlock(&word_); }
+
+   private:
+    void* word_ = nullptr;
+  };
+  class hold {
+   public:
+    explicit hold(mutex& m) noexcept : mutex_(m) { m.lock(); }
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+    ~hold() { mutex_.unlock(); }
+
+   private:
+    mutex& mutex_;
+  };
+
+  // The process's affinity mask: of one group of 64 at most.
+  static unsigned usable_cpus() noexcept {
+    std::uintptr_t ours = 0, all_there_are = 0;
+    void* const this_process = reinterpret_cast<void*>(std::intptr_t{-1});
+    if (all().affinity(this_process, &ours, &all_there_are) == 0) return 1;
+    unsigned count = 0;
+    for (; ours != 0; ours &= ours - 1) ++count;
+    return count != 0 ? count : 1u;
+  }
+
+  // The lowest two bits of a number are the program's own, and none is wider than 32 bits.
+  static bool is_descriptor(native_handle handle) noexcept {
+    unsigned long flags = 0;
+    const bool usual = handle > 0 && handle <= 0x7fffffff && handle % native_handle{handle_step} == 0;
+    return usual && all().handle_information(reinterpret_cast<void*>(handle), &flags) != 0;
+  }
+
+ private:
+  static constexpr unsigned long for_ever = 0xffffffff;
+  static constexpr unsigned long timed_out = 1460;
+
+  struct functions {
+    int(__stdcall* wait_on_address)(const void*, const void*, std::size_t, unsigned long);
+    void(__stdcall* wake_one)(const void*);
+    void(__stdcall* wake_all)(const void*);
+    unsigned long(__stdcall* last_error)();
+    void(__stdcall* flush_write_buffers)();
+    void*(__stdcall* map)(void*, std::size_t, unsigned long, unsigned long);
+    int(__stdcall* unmap)(void*, std::size_t, unsigned long);
+    int(__stdcall* yield)();
+    void(__stdcall* sleep)(unsigned long);
+    unsigned long(__stdcall* wait_for)(void*, unsigned long);
+    int(__stdcall* close)(void*);
+    void(__stdcall* lock)(void**);
+    unsigned char(__stdcall* try_lock)(void**);
+    void(__stdcall* unlock)(void**);
+    int(__stdcall* affinity)(void*, std::uintptr_t*, std::uintptr_t*);
+    int(__stdcall* handle_information)(void*, unsigned long*);
+    bool is_wine;
+  };
+
+  static const functions& all() noexcept {
+    static const functions found = look_up();
+    return found;
+  }
+  static functions look_up() noexcept {
+    functions f{};
+    const windows_library kernel("kernel32.dll"), words("api-ms-win-core-synch-l1-2-0.dll"), native("ntdll.dll");
+    const bool complete =
+        words.find(f.wait_on_address, "WaitOnAddress") && words.find(f.wake_one, "WakeByAddressSingle") &&
+        words.find(f.wake_all, "WakeByAddressAll") && kernel.find(f.last_error, "GetLastError") &&
+        kernel.find(f.flush_write_buffers, "FlushProcessWriteBuffers") && kernel.find(f.map, "VirtualAlloc") &&
+        kernel.find(f.unmap, "VirtualFree") && kernel.find(f.yield, "SwitchToThread") && kernel.find(f.sleep, "Sleep") &&
+        kernel.find(f.wait_for, "WaitForSingleObject") && kernel.find(f.close, "CloseHandle") &&
+        kernel.find(f.lock, "AcquireSRWLockExclusive") && kernel.find(f.try_lock, "TryAcquireSRWLockExclusive") &&
+        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetProcessAffinityMask") &&
+        kernel.find(f.handle_information, "GetHandleInformation");
+    if (!complete) fail("needs Windows 8 or later: there is no WaitOnAddress");
+    const char*(__cdecl* version)() = nullptr;
+    f.is_wine = native.find(version, "wine_get_version");
+    return f;
+  }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(WINDOWS)
+// <<< wait/kernel_windows.hpp
+
 // >>> wait/kernel.hpp - the kernel seam: what every system call of the library answers, and whose they are
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -2457,6 +3034,8 @@ using native_kernel = macos_kernel;
 using native_kernel = bsd_kernel;
 #elif HYBRIDLOOP_OS(POSIX)
 using native_kernel = unix_kernel;
+#elif HYBRIDLOOP_OS(WINDOWS)
+using native_kernel = windows_kernel;
 #endif
 
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2
@@ -2762,6 +3341,48 @@ struct pipe_bell {
   static constexpr int ring_tries = 100;
 };
 
+#if HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+// A packet in a completion port: one at a time, since each takes memory of the kernel's.
+//
+// Edge [rung]: whoever turns the word on posts the packet, and who takes the packet turns it off before it
+// looks around.
+//
+//   ringer                                  waiter
+//   R1  publishes; rung -> 1, exchange      R2  takes the packet; rung -> 0, exchange
+//   if it was 0, posts the packet
+//
+// A ring that found 1 has a packet to come, whose R2 reads this R1 or a later one, and sees what was
+// published. Rule: exchanges of one word are read-modify-writes, so R2 reads R1 or its release sequence
+// [intro.races].
+template <class Kernel>
+struct port_bell {
+  struct state {
+    std::atomic<std::uint32_t> rung{0};
+    native_handle port = -1;
+  };
+
+  static native_handle number_of(const state& bell) noexcept {
+    return reinterpret_cast<native_handle>(&bell);
+  }
+
+  // Any thread. 0, or the errno that could not be mended.
+  static int ring(native_handle bell) noexcept {
+    auto& b = *reinterpret_cast<state*>(bell);
+    if (b.rung.exchange(1, std::memory_order_acq_rel) != 0) return 0;  // [rung] R1
+    for (int tries = 0;; ++tries) {
+      const int answer = Kernel::port_post(b.port, Kernel::bell_key, nullptr);
+      if (answer == 0) return 0;
+      if (tries >= ring_tries) return -answer;
+      Kernel::yield();
+    }
+  }
+
+  static void hear(state& bell) noexcept { bell.rung.exchange(0, std::memory_order_acq_rel); }  // [rung] R2
+
+  static constexpr int ring_tries = 100;
+};
+#endif
+
 }  // namespace detail
 HYBRIDLOOP_CLOSE
 // <<< wait/bell.hpp
@@ -2808,6 +3429,20 @@ struct process_barrier {
     static std::atomic<int> state{unknown};
     return state;
   }
+};
+
+template <class Kernel>
+using system_barrier = process_barrier<Kernel>;
+#elif HYBRIDLOOP_OS(WINDOWS)
+// FlushProcessWriteBuffers, which takes no registration. Wine's does nothing, or did for long.
+template <class Kernel>
+struct process_barrier {
+  static bool available() noexcept { return Kernel::can_flush_write_buffers(); }
+  static bool issue() noexcept {
+    Kernel::flush_write_buffers();
+    return true;
+  }
+  static void issue_last() noexcept { Kernel::flush_write_buffers(); }
 };
 
 template <class Kernel>
@@ -2898,6 +3533,8 @@ struct poll_event {
 //                                 bell stays; when refused, all stays. Not while another thread waits
 //   expose(out)                   a handle that is readable while the bell was rung and not heard by
 //                                 wait(), or a registered descriptor is ready. ENOTSUP: there is none
+//   settle()                      before somebody waits for that handle: makes it speak of all that was reported
+//                                 and is to be reported again
 //   abandon()                     the child of a fork: closes its copies of the kernel objects, and tells
 //                                 the kernel nothing about what the parent has registered there
 //   reopen()                      the child of a fork: kernel objects of its own under the old numbers,
@@ -3008,6 +3645,8 @@ class epoll_poller {
     out = outer_;
     return 0;
   }
+
+  void settle() noexcept {}
 
   // Sub-millisecond where the kernel has epoll_pwait2 (5.11); otherwise rounded up, or the last
   // millisecond would be spent spinning.
@@ -3239,6 +3878,8 @@ class kqueue_poller {
     out = queue_;
     return 0;
   }
+
+  void settle() noexcept {}
 
   // A filter may have been heard while the other one of its watch was not set yet: both are told at once.
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
@@ -3565,6 +4206,8 @@ class poll_poller {
 
   int expose(native_handle&) const noexcept { return ENOTSUP; }
 
+  void settle() noexcept {}
+
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     const std::size_t polled = begin_wait();
     const int got = Kernel::poll(copy_.data(), polled, timeout);
@@ -3727,6 +4370,477 @@ HYBRIDLOOP_CLOSE
 #endif  // HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
 // <<< poller/poll.hpp
 
+// >>> poller/afd_slots.hpp - what a poller has asked the kernel, at addresses that stay
+#if HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// A registration, and its one question to the kernel. Taken off while a packet is still to come, it is
+// given back when that has come.
+struct afd_slot : port_request {
+  poll_token token = 0;
+  native_handle number = -1;
+  native_handle base = -1;   // the socket that AFD is asked about
+  std::uint32_t group = 0;
+  unsigned wanted = 0;       // events
+  unsigned asked = 0;        // events of the question that is out
+  int refused = 0;           // the errno of a question that was not taken: a packet of our own says so
+  bool live = false;         // registered
+  bool object = false;       // no socket
+  bool once = false;
+  bool silent = false;       // until change()
+  bool pending = false;      // a packet is to come
+  bool due = false;          // to be asked by the next wait
+  afd_slot* next = nullptr;  // due, or free
+};
+
+// The words that AFD has for an interest, and those it answers with.
+template <class Kernel>
+struct afd_questions {
+  static unsigned events_of(interest what) noexcept {
+    unsigned events = Kernel::afd_abort | Kernel::afd_connect_fail | Kernel::afd_local_close;
+    if (has(what, interest::readable)) events |= Kernel::afd_receive | Kernel::afd_accept | Kernel::afd_disconnect;
+    if (has(what, interest::writable)) events |= Kernel::afd_send;
+    if (has(what, interest::priority)) events |= Kernel::afd_expedited;
+    return events;
+  }
+
+  static ready ready_of(unsigned events) noexcept {
+    ready what;
+    what.error = (events & (Kernel::afd_abort | Kernel::afd_connect_fail)) != 0;
+    what.hangup = what.error || (events & Kernel::afd_disconnect) != 0;
+    what.readable = what.hangup || (events & (Kernel::afd_receive | Kernel::afd_accept)) != 0;
+    what.writable = (events & Kernel::afd_send) != 0;
+    what.priority = (events & Kernel::afd_expedited) != 0;
+    return what;
+  }
+};
+
+// Slots in groups of a size for which AFD is quick: it looks through all questions of one of its handles.
+template <class Kernel>
+class afd_slots {
+ public:
+  static constexpr std::size_t group_size = 32;
+
+  afd_slots() noexcept = default;
+  afd_slots(const afd_slots&) = delete;
+  afd_slots& operator=(const afd_slots&) = delete;
+
+  // 0 or an errno.
+  int take(native_handle port, afd_slot*& out) noexcept {
+    const int refused = free_ == nullptr ? grow(port) : 0;
+    if (refused != 0) return refused;
+    out = free_;
+    free_ = out->next;
+    out->next = nullptr;
+    return 0;
+  }
+  void give(afd_slot& s) noexcept {
+    Kernel::handle_forget(s);
+    s.next = free_;
+    free_ = &s;
+  }
+
+  native_handle afd_of(const afd_slot& s) const noexcept { return groups_[s.group]->afd; }
+  bool owns(native_handle handle) const noexcept {
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (groups_[i]->afd == handle) return true;
+    }
+    return false;
+  }
+
+  template <class F>
+  void for_each(F&& f) noexcept {
+    for (std::size_t i = 0; i < count_; ++i) {
+      for (afd_slot& s : groups_[i]->slots) f(s);
+    }
+  }
+
+  // No packet is to come.
+  void clear() noexcept {
+    for (std::size_t i = 0; i < count_; ++i) {
+      group* g = groups_[i];
+      Kernel::close_handle(g->afd);
+      g->~group();
+      heap_give(g, alignof(group));
+    }
+    count_ = 0;
+    free_ = nullptr;
+  }
+
+ private:
+  struct group {
+    native_handle afd = -1;
+    afd_slot slots[group_size];
+  };
+
+  int grow(native_handle port) noexcept {
+    void* memory = groups_.reach(count_ + 1) ? heap_take(sizeof(group), alignof(group)) : nullptr;
+    if (memory == nullptr) return ENOMEM;
+    native_handle afd = -1;
+    const int refused = -Kernel::afd_open(port, afd);
+    if (refused != 0) {
+      heap_give(memory, alignof(group));
+      return refused;
+    }
+    auto* made = ::new (memory) group;
+    made->afd = afd;
+    for (afd_slot& s : made->slots) {
+      s.group = static_cast<std::uint32_t>(count_);
+      s.next = free_;
+      free_ = &s;
+    }
+    groups_[count_++] = made;
+    return 0;
+  }
+
+  plain_array<group*> groups_;
+  std::size_t count_ = 0;
+  afd_slot* free_ = nullptr;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+// <<< poller/afd_slots.hpp
+
+// >>> poller/afd.hpp - readiness from a completion port: sockets by AFD, and any other handle that can be waited for
+#if HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// The kernel is asked about each socket, and answers once, by a packet; as soon as what is wanted is so, or
+// at once if it is. To go on is to ask again, which the next wait does: by then who was told has read. AFD
+// knows no edges, so `edge` is told like a level.
+//
+// A question that is taken back is answered nevertheless, and its memory is the kernel's until then. So a
+// change that asks for more takes another slot, and the old one is free when its packet has come.
+//
+// A companion may sit in wait() while the loop thread changes the set; then questions go out at once. The
+// same where a foreign loop waits for the port.
+template <class Kernel>
+class afd_poller {
+ public:
+  static constexpr const char* name = "windows";
+  static constexpr bool edges = false;
+
+  afd_poller() noexcept = default;
+  afd_poller(const afd_poller&) = delete;
+  afd_poller& operator=(const afd_poller&) = delete;
+  ~afd_poller() { close(); }
+
+  int open() noexcept {
+    if (is_open()) return 0;
+    const int refused = -Kernel::port_open(port_);
+    if (refused != 0) {
+      port_ = -1;
+      return refused;
+    }
+    bell_.port = port_;
+    if (Kernel::timer_open(timer_, tie_) != 0) timer_ = tie_ = -1;
+    return 0;
+  }
+
+  void close() noexcept {
+    if (!is_open()) return;
+    renew();
+    collect();
+    slots_.clear();
+    for (native_handle* each : {&tie_, &timer_, &port_}) {
+      if (*each >= 0) Kernel::close_handle(*each);
+      *each = -1;
+    }
+    bell_.rung.store(0, std::memory_order_relaxed);  // ours alone
+    exposed_ = false;
+  }
+
+  // No process of this system has a copy of another.
+  void abandon() noexcept { close(); }
+  int reopen() noexcept { return ENOTSUP; }
+
+  bool is_open() const noexcept { return port_ >= 0; }
+  bool owns(native_handle handle) const noexcept {
+    return handle >= 0 && (handle == port_ || handle == timer_ || handle == tie_ || slots_.owns(handle));
+  }
+
+  int add(native_handle handle, interest what, poll_token token) noexcept {
+    bool object = false;
+    const int unknown = identify(handle, object);
+    if (unknown != 0) return unknown;
+    native_handle base = handle;
+    const int baseless = object ? 0 : -Kernel::base_socket(handle, base);
+    if (baseless != 0) return baseless;
+    const typename Kernel::hold held(mutex_);
+    afd_slot* s = nullptr;
+    const int refused = places_.reach(place_of(handle) + 1) ? slots_.take(port_, s) : ENOMEM;
+    if (refused != 0) return refused;
+    if (afd_slot* old = find(handle)) erase(*old);
+    enter(*s, handle, base, object);
+    set(*s, what, token);
+    schedule(*s);
+    return 0;
+  }
+
+  int change(native_handle handle, interest what, poll_token token) noexcept {
+    bool object = false;
+    const int unknown = identify(handle, object);
+    const typename Kernel::hold held(mutex_);
+    afd_slot* s = find(handle);
+    if (s == nullptr || unknown != 0 || object != s->object) {
+      if (s != nullptr) erase(*s);
+      return unknown != 0 ? unknown : ENOENT;
+    }
+    if (s->pending && !object && (questions::events_of(what) & ~s->asked) != 0) return ask_more(*s, what, token);
+    set(*s, what, token);
+    if (!s->pending) schedule(*s);
+    return 0;
+  }
+
+  int remove(native_handle handle) noexcept {
+    const typename Kernel::hold held(mutex_);
+    if (afd_slot* s = find(handle)) {
+      erase(*s);
+      return 0;
+    }
+    return Kernel::is_descriptor(handle) && !owns(handle) ? ENOENT : EBADF;
+  }
+
+  int renew() noexcept {
+    const typename Kernel::hold held(mutex_);
+    slots_.for_each([this](afd_slot& s) {
+      if (s.live) erase(s);
+    });
+    return 0;
+  }
+
+  // The port itself: it can be waited for, and is signalled while a packet is in it.
+  int expose(native_handle& out) noexcept {
+    out = port_;
+    exposed_ = true;
+    settle();
+    return 0;
+  }
+
+  void settle() noexcept {
+    const typename Kernel::hold held(mutex_);
+    ask_all();
+  }
+
+  int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
+    const nanos end = timeout == 0 || timeout == never ? timeout : saturating_add(read_now(), timeout);
+    for (;;) {
+      port_packet packets[batch];
+      const int got = wait_once(packets, static_cast<int>(room < batch ? room : batch), timeout);
+      if (got < 0) return got;
+      bool rung = false;
+      const int found = translate(packets, got, out, rung);
+      if (found != 0 || rung || (got == 0 && timeout == 0)) return found;
+      if (timeout == 0 || timeout == never) continue;
+      timeout = time_between(read_now(), end);
+      if (timeout == 0) return 0;
+    }
+  }
+
+  native_handle bell() const noexcept { return is_open() ? port_bell<Kernel>::number_of(bell_) : -1; }
+  static int ring(native_handle bell) noexcept { return port_bell<Kernel>::ring(bell); }
+
+ private:
+  using questions = afd_questions<Kernel>;
+  static constexpr std::size_t batch = events_per_turn;
+
+  // The system's own clock, whatever the loop's is.
+  static nanos read_now() noexcept { return read_clock<std::chrono::steady_clock>(); }
+
+  static std::size_t place_of(native_handle handle) noexcept {
+    return static_cast<std::size_t>(handle) / handle_step;
+  }
+
+  // 0 or an errno. What is no socket is waited for as a whole; but a file's handle says nothing.
+  int identify(native_handle handle, bool& object) const noexcept {
+    if (!Kernel::is_descriptor(handle) || owns(handle)) return EBADF;
+    object = !Kernel::is_socket(handle);
+    return object && Kernel::is_file(handle) ? EPERM : 0;
+  }
+
+  afd_slot* find(native_handle handle) noexcept {
+    const bool known = handle >= 0 && place_of(handle) < places_.room();
+    return known ? places_[place_of(handle)] : nullptr;
+  }
+
+  // ---- Under the lock ----
+
+  void set(afd_slot& s, interest what, poll_token token) noexcept {
+    s.wanted = questions::events_of(what);
+    s.once = has(what, interest::oneshot) || (what & anything) == interest::none;
+    s.silent = s.object && (what & anything) == interest::none;
+    s.token = token;
+  }
+
+  void enter(afd_slot& s, native_handle handle, native_handle base, bool object) noexcept {
+    s.number = handle;
+    s.base = base;
+    s.object = object;
+    s.refused = 0;
+    s.live = true;
+    places_[place_of(handle)] = &s;
+  }
+
+  int ask_more(afd_slot& s, interest what, poll_token token) noexcept {
+    afd_slot* fresh = nullptr;
+    const int refused = slots_.take(port_, fresh);
+    if (refused != 0) return refused;
+    erase(s);
+    enter(*fresh, s.number, s.base, false);
+    set(*fresh, what, token);
+    schedule(*fresh);
+    return 0;
+  }
+
+  void forget(afd_slot& s) noexcept {
+    s.live = false;
+    places_[place_of(s.number)] = nullptr;
+  }
+  void erase(afd_slot& s) noexcept {
+    forget(s);
+    if (s.pending && s.refused == 0) take_back(s);
+    give_if_over(s);
+  }
+  void take_back(afd_slot& s) noexcept {
+    if (!s.object) {
+      Kernel::afd_cancel(slots_.afd_of(s), s);
+    } else if (Kernel::handle_cancel(s)) {
+      set_pending(s, false);
+    }
+  }
+  void give_if_over(afd_slot& s) noexcept {
+    if (!s.live && !s.pending && !s.due) slots_.give(s);
+  }
+  void set_pending(afd_slot& s, bool now) noexcept {
+    s.pending = now;
+    pending_ = now ? pending_ + 1 : pending_ - 1;
+  }
+
+  void schedule(afd_slot& s) noexcept {
+    if (s.due || s.silent) return;
+    if (waiting_ || exposed_) return ask(s);
+    postpone(s);
+  }
+  void postpone(afd_slot& s) noexcept {
+    s.due = true;
+    s.next = due_;
+    due_ = &s;
+  }
+  void ask_all() noexcept {
+    afd_slot* s = std::exchange(due_, nullptr);
+    while (s != nullptr) {
+      afd_slot* const next = std::exchange(s->next, nullptr);
+      s->due = false;
+      if (s->live && !s->silent && !s->pending) ask(*s);
+      give_if_over(*s);
+      s = next;
+    }
+  }
+  // What is refused is told by a packet too; where there is no memory for one, the next wait asks again.
+  void ask(afd_slot& s) noexcept {
+    s.asked = s.wanted;
+    s.refused = s.object ? -Kernel::handle_wait(port_, s, s.base)
+                         : -Kernel::afd_poll(slots_.afd_of(s), s, s.base, s.asked);
+    if (s.refused != 0 && Kernel::port_post(port_, Kernel::request_key, static_cast<port_request*>(&s)) != 0) {
+      return postpone(s);
+    }
+    set_pending(s, true);
+  }
+
+  // ---- The waiter ----
+
+  int wait_once(port_packet* packets, int want, nanos timeout) noexcept {
+    set_waiting(true);
+    const bool finer = tie_ >= 0 && timeout != 0 && timeout != never &&
+                       Kernel::timer_start(timer_, tie_, port_, timeout) == 0;
+    const int got = Kernel::port_wait(port_, packets, want, timeout);
+    if (finer) Kernel::timer_stop(tie_);
+    if (got <= 0) set_waiting(false);
+    return got;
+  }
+  void set_waiting(bool now) noexcept {
+    const typename Kernel::hold held(mutex_);
+    if (now) ask_all();
+    waiting_ = now;
+  }
+
+  int translate(const port_packet* packets, int got, poll_event* out, bool& rung) noexcept {
+    const typename Kernel::hold held(mutex_);
+    waiting_ = false;
+    int found = 0;
+    for (int i = 0; i < got; ++i) {
+      if (packets[i].key == Kernel::bell_key) {
+        port_bell<Kernel>::hear(bell_);
+        rung = true;
+      } else if (packets[i].key == Kernel::request_key) {
+        afd_slot& s = slot_of(packets[i]);
+        set_pending(s, false);
+        if (report(s, out[found])) ++found;
+        give_if_over(s);
+      }
+    }
+    return found;
+  }
+  static afd_slot& slot_of(const port_packet& packet) noexcept {
+    return *static_cast<afd_slot*>(static_cast<port_request*>(packet.what));
+  }
+
+  // False: nothing is to be told.
+  bool report(afd_slot& s, poll_event& out) noexcept {
+    if (!s.live || s.silent) return false;
+    const int outcome = s.refused != 0 ? -s.refused : s.object ? int{Kernel::afd_receive} : Kernel::afd_outcome(s);
+    const unsigned events = outcome < 0 ? 0u : static_cast<unsigned>(outcome) & s.wanted;
+    const bool gone = outcome < 0 || (events & Kernel::afd_local_close) != 0;
+    if (gone) {
+      out = {s.token, ready{}};
+      out.what.error = true;
+      out.what.native_error = outcome < 0 ? -outcome : EBADF;
+      forget(s);
+      return true;
+    }
+    s.silent = s.once && events != 0;
+    if (!s.silent) postpone(s);
+    out = {s.token, questions::ready_of(events)};
+    return events != 0;
+  }
+
+  // A question that is out is answered, also one that was taken back.
+  void collect() noexcept {
+    port_packet packets[batch];
+    while (pending_ != 0) {
+      const int got = Kernel::port_wait(port_, packets, static_cast<int>(batch), never);
+      if (got < 0) fail("the kernel does not answer what it was asked");
+      bool rung = false;
+      poll_event none[batch];
+      translate(packets, got, none, rung);
+    }
+    ask_all();
+  }
+
+  native_handle port_ = -1;
+  native_handle timer_ = -1;  // where the kernel can tie one to a port
+  native_handle tie_ = -1;
+  typename port_bell<Kernel>::state bell_;
+
+  // Under the lock.
+  mutable typename Kernel::mutex mutex_;
+  afd_slots<Kernel> slots_;
+  plain_array<afd_slot*> places_;  // by number
+  afd_slot* due_ = nullptr;
+  std::size_t pending_ = 0;
+  bool waiting_ = false;
+  bool exposed_ = false;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+// <<< poller/afd.hpp
+
 // >>> poller/none.hpp - no poller at all, for HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -3749,6 +4863,7 @@ class none_poller {
   int remove(native_handle) noexcept { return ENOTSUP; }
   int renew() noexcept { return ENOTSUP; }
   int expose(native_handle&) const noexcept { return ENOTSUP; }
+  void settle() noexcept {}
   int wait(poll_event*, std::size_t, nanos) noexcept { return -ENOTSUP; }
   native_handle bell() const noexcept { return -1; }
   static int ring(native_handle) noexcept { return ENOTSUP; }
@@ -6266,10 +7381,11 @@ class registry {
   std::size_t registered() const noexcept { return registered_; }
   record* lost() const noexcept { return lost_; }
 
-  // Descriptors are addressed by number, which is below room() once it was reached.
+  // Descriptors are addressed by number, whose place is below room() once it was reached.
   std::size_t room() const noexcept { return descriptors_.room(); }
-  descriptor& operator[](native_handle fd) noexcept {
-    return descriptors_[static_cast<std::size_t>(fd)];
+  descriptor& operator[](native_handle fd) noexcept { return descriptors_[place_of(fd)]; }
+  static native_handle handle_at(std::size_t place) noexcept {
+    return static_cast<native_handle>(place * handle_step);
   }
 
   static native_handle handle_of(poll_token token) noexcept {
@@ -6279,8 +7395,8 @@ class registry {
     return static_cast<std::uint32_t>(token >> 32);
   }
   bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
-    if (fd < 0 || static_cast<std::size_t>(fd) >= room()) return false;
-    const descriptor& d = descriptors_[static_cast<std::size_t>(fd)];
+    if (fd < 0 || place_of(fd) >= room()) return false;
+    const descriptor& d = descriptors_[place_of(fd)];
     return d.in_poller && d.generation == generation;
   }
 
@@ -6297,7 +7413,7 @@ class registry {
 
   // Makes room for the number. 0 or an errno.
   int reach(native_handle fd) noexcept {
-    return descriptors_.reach(static_cast<std::size_t>(fd) + 1) ? 0 : ENOMEM;
+    return descriptors_.reach(place_of(fd) + 1) ? 0 : ENOMEM;
   }
 
   void join(record& r) noexcept { link(r, (*this)[r.handle].first); }
@@ -6429,7 +7545,7 @@ class registry {
     for (std::size_t i = 0; i < room(); ++i) {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
-      const auto fd = static_cast<native_handle>(i);
+      const native_handle fd = handle_at(i);
       const int refused = p.add(fd, d.registered, token_of(fd, d));
       if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
     }
@@ -6437,6 +7553,8 @@ class registry {
   }
 
  private:
+  static std::size_t place_of(native_handle fd) noexcept { return static_cast<std::size_t>(fd) / handle_step; }
+
   static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
     return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
   }
@@ -6562,7 +7680,7 @@ class watches {
     const std::uint64_t serial = ++serial_;
     for (std::size_t left = registry_.room(); left != 0 && registry_.always_armed() != 0; --left) {
       always_at_ = always_at_ + 1 < registry_.room() ? always_at_ + 1 : 0;
-      const auto fd = static_cast<native_handle>(always_at_);
+      const native_handle fd = registry_.handle_at(always_at_);
       while (record* r = next_to_serve(registry_[fd].first, serial, true)) {
         r->served = serial;
         ready what;
@@ -8517,6 +9635,7 @@ void leave(core<Traits>& c) noexcept {
   const auto mark = c.in.mark();
   c.wake.choose_fence(c.taken_in());
   Traits::schedule_point("before-away");
+  c.poller.settle();
   if (!more && c.wake.publish(status::in_poller)) {
     Traits::schedule_point("away-published");
     c.wake.barrier();
@@ -9676,6 +10795,19 @@ class basic_loop {
   watch_id watch(native_handle handle, interest what, F&& f);
   template <class F, class Build = detail::build_tag>
   watch_id watch(native_handle handle, interest what, F&& f, std::error_code& code);
+#if HYBRIDLOOP_OS(WINDOWS)
+  // The same of any HANDLE that can be waited for, and any number of them: f runs whenever it is signalled,
+  // which for an auto-reset event is once for each signal that was taken. Not of a mutex, which would
+  // belong to a thread of the system's. unwatch() comes before CloseHandle().
+  template <class F, class Build = detail::build_tag>
+  watch_id watch_handle(void* handle, F&& f) {
+    return watch<F, Build>(reinterpret_cast<native_handle>(handle), interest::readable, std::forward<F>(f));
+  }
+  template <class F, class Build = detail::build_tag>
+  watch_id watch_handle(void* handle, F&& f, std::error_code& code) {
+    return watch<F, Build>(reinterpret_cast<native_handle>(handle), interest::readable, std::forward<F>(f), code);
+  }
+#endif
   // False: unknown, or the kernel refused. Of a descriptor that was closed, every watch is told so once
   // (error, EBADF) and ends.
   template <class Build = detail::build_tag>
@@ -14230,6 +15362,7 @@ HYBRIDLOOP_CLOSE
 #undef HYBRIDLOOP_KNOWN_POLLER_epoll
 #undef HYBRIDLOOP_KNOWN_POLLER_kqueue
 #undef HYBRIDLOOP_KNOWN_POLLER_poll
+#undef HYBRIDLOOP_KNOWN_POLLER_windows
 #undef HYBRIDLOOP_IS_BSD
 #undef HYBRIDLOOP_HAS_KQUEUE
 #undef HYBRIDLOOP_KNOWN_PARKER_auto

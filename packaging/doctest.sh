@@ -1,15 +1,22 @@
 #!/bin/sh
-# Sees to it that CXX finds <doctest/doctest.h>.   sh packaging/doctest.sh CXX
+# Sees to it that CXX finds <doctest/doctest.h>.   sh packaging/doctest.sh CXX [FOLDER]
 #
-# doctest comes from the system's packages and is not copied in.
+# doctest comes from the system's packages and is not copied in. FOLDER gets a link to it and to nothing else: for
+# a compiler whose system is not this one.
 set -eu
-cxx=${1-c++}
+cxx=${1-c++} folder=${2-}
 
 here() { echo '#include <doctest/doctest.h>' | $cxx -E -x c++ - > /dev/null 2>&1; }
+share() {
+  [ -n "$folder" ] || exit 0
+  mkdir -p "$folder"
+  ln -sfn "$(echo '#include <doctest/doctest.h>' | $cxx -E -x c++ - | sed -n 's/.*"\(.*\)\/doctest\.h".*/\1/p' | head -1)" "$folder/doctest"
+  exit 0
+}
 has() { command -v "$1" > /dev/null 2>&1; }
 as_root() { if [ "$(id -u)" = 0 ] || ! has sudo; then "$@"; else sudo "$@"; fi; }
 
-here && exit
+here && share
 echo "doctest is not here; installing it" >&2
 {
   if has apt-get; then
@@ -23,6 +30,6 @@ echo "doctest is not here; installing it" >&2
   elif has brew; then brew install doctest
   fi
 } < /dev/null >&2 || true
-here && exit
+here && share
 echo "The tests need doctest: put <doctest/doctest.h> where $cxx looks for headers." >&2
 exit 1

@@ -51,7 +51,7 @@
 //   HYBRIDLOOP_CONFIG_HEADER    none          a file to read these from
 //   HYBRIDLOOP_NAMESPACE        hybridloop    for a vendored copy
 //   HYBRIDLOOP_FAST_PATH        full          full, mini, off: where a loop sleeps
-//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, poll: behind watch()
+//   HYBRIDLOOP_POLLER           auto          auto, epoll, kqueue, windows, poll: behind watch()
 //   HYBRIDLOOP_PARKER           auto          auto, condvar: what a thread sleeps on
 //   HYBRIDLOOP_NO_IO            0             1 leaves pollers out
 //   HYBRIDLOOP_RING_CAPACITY    4096          slots of the hot queue
@@ -117,6 +117,9 @@
 #include "wait/kernel_unix.hpp"
 #include "wait/kernel_macos.hpp"
 #include "wait/kernel_bsd.hpp"
+#include "wait/windows_calls.hpp"
+#include "wait/kernel_port.hpp"
+#include "wait/kernel_windows.hpp"
 #include "wait/kernel.hpp"
 #include "wait/parker.hpp"
 #include "wait/notice.hpp"
@@ -127,6 +130,8 @@
 #include "poller/epoll.hpp"
 #include "poller/kqueue.hpp"
 #include "poller/poll.hpp"
+#include "poller/afd_slots.hpp"
+#include "poller/afd.hpp"
 #include "poller/none.hpp"
 #include "poller/select.hpp"
 

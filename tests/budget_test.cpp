@@ -45,9 +45,10 @@ struct counting_kernel : virtual_kernel {
     ++calls;
     return real::futex_wake(w, n);
   }
+  template <class Real = real>
   static int membarrier(int what) noexcept {
     ++calls;
-    return real::membarrier(what);
+    return Real::membarrier(what);
   }
   static void yield() noexcept {
     ++calls;
@@ -426,7 +427,7 @@ TEST_CASE("one task that took long does not spoil the frames behind it") {
 TEST_CASE("a file that is always ready leaves frames to descriptors") {
   for (const auto each : {200us, 1000us}) {
     virtual_loop l;
-    const int always = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+    const descriptor always = open_file();
     const socket_pair wire;
     wire.write_right();
     std::size_t told = 0;
@@ -436,7 +437,7 @@ TEST_CASE("a file that is always ready leaves frames to descriptors") {
     for (int frame = 0; frame < 20; ++frame) l.run_budget(1ms);
 
     CHECK(told == 1);
-    ::close(always);
+    close_file(always);
   }
 }
 

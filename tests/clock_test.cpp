@@ -63,9 +63,15 @@ struct surprising_kernel : virtual_kernel {
     if (may_surprise(timeout)) return -EINTR;
     return virtual_kernel::kevent_wait(queue, out, room, timeout);
   }
-  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+  template <class Set>
+  static int poll(Set* descriptors, std::size_t count, nanos timeout) noexcept {
     if (may_surprise(timeout)) return -EINTR;
     return virtual_kernel::poll(descriptors, count, timeout);
+  }
+  template <class Packet>
+  static int port_wait(hybridloop::native_handle port, Packet* out, int room, nanos timeout) noexcept {
+    if (may_surprise(timeout)) return 0;
+    return virtual_kernel::port_wait(port, out, room, timeout);
   }
 
  private:

@@ -227,7 +227,7 @@ TEST_CASE("watches and timers made while a loop closes end once, and so do their
       const share alive = std::make_shared<int>(0);
       {
         loop_in<> l(where, tiny(64, 64));
-        const auto make_until_closed = [&](int wire) {
+        const auto make_until_closed = [&](descriptor wire) {
           while (!l->closed()) {
             std::error_code code;
             const watch_id w = l->watch(wire, interest::writable, [alive] {}, code);

@@ -20,10 +20,6 @@
 #include "support/running.hpp"
 #include "support/support.hpp"
 
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 using namespace support;
 using hybridloop::interest;
 using hybridloop::loop;
@@ -155,8 +151,9 @@ TEST_CASE("a repeating timer needs a period above zero") {
 namespace {
 struct bell_out_of_order : hybridloop::detail::system_kernel {
   using kernel = hybridloop::detail::system_kernel;
-  static inline std::atomic<int> bell{-1};
+  static inline std::atomic<descriptor> bell{-1};
   static inline std::atomic<bool> broken{false};
+#if SUPPORT_POSIX
   template <class Real = kernel>
   static int eventfd() noexcept {
     bell = Real::eventfd();
@@ -175,6 +172,14 @@ struct bell_out_of_order : hybridloop::detail::system_kernel {
     bell = queue;
     return broken ? -EIO : Real::kevent_trigger(queue);
   }
+  static void ring_behind_its_back() { CHECK(hybridloop::detail::system_poller<bell_out_of_order>::ring(bell) == 0); }
+#else
+  static int port_post(descriptor port, std::uintptr_t key, void* what) noexcept {
+    bell = port;
+    return broken ? -EIO : kernel::port_post(port, key, what);
+  }
+  static void ring_behind_its_back() { CHECK(kernel::port_post(bell, kernel::bell_key, nullptr) == 0); }
+#endif
 };
 struct bell_out_of_order_traits : hybridloop::default_traits {
   using kernel = bell_out_of_order;
@@ -197,7 +202,7 @@ TEST_CASE("a bell that cannot be rung at all is reported, and its loop is not le
   const std::string sentence = contract.hears([&] { must_post(l, [] {}); });
   bell_out_of_order::broken = false;
   l.stop();
-  CHECK(bell_out_of_order_traits::poller::ring(bell_out_of_order::bell) == 0);
+  bell_out_of_order::ring_behind_its_back();
   runner.join();
 
   CHECK(sentence == "the kernel refuses to ring the bell of a sleeping loop");
@@ -249,6 +254,7 @@ TEST_CASE("set_failure_handler answers the handler before it") {
   CHECK(was_mine);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE("a handler that returns, or none, ends the program with the sentence on stderr") {
   for (const bool has_handler : {false, true}) {
     CAPTURE(has_handler);
@@ -281,6 +287,7 @@ TEST_CASE("a handler that returns, or none, ends the program with the sentence o
     CHECK(said.substr(0, said.find('\n')) == "hybridloop: every() needs a period above zero");
   }
 }
+#endif
 
 #if defined(__cpp_exceptions)
 TEST_CASE("a handler may throw, and the loop is none the worse for it") {

@@ -21,10 +21,10 @@
 #include "support/running.hpp"
 #include "support/support.hpp"
 #include "support/virtual_clock.hpp"
-
-#include <fcntl.h>
+#if SUPPORT_POSIX
 #include <poll.h>
-#include <unistd.h>
+#endif
+
 
 namespace {
 
@@ -37,15 +37,14 @@ using hybridloop::loop_options;
 using hybridloop::watch_id;
 using clock_type = loop::clock;
 
-bool readable(int handle) {
-  pollfd one{handle, POLLIN, 0};
-  return ::poll(&one, 1, 0) == 1;
+// Where a system needs a moment to notice that a socket is ready, with that moment.
+bool readable(descriptor handle) {
+  return becomes_readable(handle, 0) || (readiness_takes != 0 && becomes_readable(handle, static_cast<int>(readiness_takes / 4000000)));
 }
 
 // Without a limit: what should have made it readable and did not, hangs.
-void await_readable(int handle) {
-  pollfd one{handle, POLLIN, 0};
-  while (::poll(&one, 1, -1) != 1) {
+void await_readable(descriptor handle) {
+  while (!becomes_readable(handle, -1)) {
   }
 }
 
@@ -59,7 +58,7 @@ class guest {
 
   Loop& operator*() { return loop_; }
   Loop* operator->() { return &loop_; }
-  int handle() const { return handle_; }
+  descriptor handle() const { return handle_; }
   bool calls() const { return readable(handle_); }
 
   template <class Done>
@@ -78,7 +77,7 @@ class guest {
 
  private:
   Loop loop_;
-  const int handle_;
+  const descriptor handle_;
 };
 
 // The steps of race.hpp, on the way from poll() to the wait of the foreign loop.
@@ -103,6 +102,11 @@ void wait_and_poll(guest<Loop>& l, std::size_t rounds, const Served& served) {
   }
 }
 
+// Where the system sleeps whole milliseconds, cut off, they are rounded up first.
+void nap(loop::duration span) {
+  std::this_thread::sleep_for(SUPPORT_POSIX ? span : std::chrono::ceil<std::chrono::milliseconds>(span));
+}
+
 // What a test does in one way after the other.
 template <class Act>
 struct deed {
@@ -110,8 +114,10 @@ struct deed {
   Act act;
 };
 
+#if SUPPORT_POSIX
 loop* to_wake = nullptr;
 void wake_it(int) { to_wake->wake(); }
+#endif
 
 bool has_handle() {
   loop l;
@@ -194,7 +200,7 @@ TEST_CASE("a foreign loop that obeys the timeout is late for no deadline, among 
 
   std::size_t asked = 0;
   for (l.poll(); const auto left = l.next_timeout(); l.poll()) {
-    std::this_thread::sleep_for(*left);
+    nap(*left);
     ++asked;
   }
 
@@ -398,20 +404,20 @@ TEST_CASE("a timer that on_prepare arms, moves or cancels is what the loop sleep
 TEST_CASE("a closed loop's handle falls silent, also where a descriptor was closed behind its back") {
   loop l;
   std::error_code refused;
-  const int handle = l.backend_handle(refused);
+  const descriptor handle = l.backend_handle(refused);
   if (refused) return;  // poll(2) has none
   if (ghosts_stay) return;
   const socket_pair wire;
-  const int gone = ::dup(wire.left());
+  const descriptor gone = duplicate(wire.left());
   const auto id = l.watch(gone, interest::readable, [] {});
   l.poll();
-  ::close(gone);
+  close_file(gone);
   CHECK_FALSE(l.modify(id, interest::readable));
   wire.write_right();
   l.close();
 
   std::size_t polls = 0;
-  for (pollfd look{handle, POLLIN, 0}; ::poll(&look, 1, 0) == 1 && polls < 1000; ++polls) l.poll();
+  while (readable(handle) && polls < 1000) l.poll(), ++polls;
 
   CHECK(polls < 1000);
 }
@@ -808,7 +814,7 @@ TEST_CASE("a task that posts makes the handle readable again") {
 }
 
 TEST_CASE("a file that is always ready keeps the handle readable until it is unwatched") {
-  const int file = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const descriptor file = open_file();
   guest<> l;
   std::size_t told = 0;
 
@@ -823,7 +829,7 @@ TEST_CASE("a file that is always ready keeps the handle readable until it is unw
 
   CHECK(l.serve(10) < 3);
   CHECK(told == 3);
-  ::close(file);
+  close_file(file);
 }
 
 TEST_CASE("what a budget leaves behind keeps the handle readable") {
@@ -988,6 +994,7 @@ TEST_CASE("a loop that its own task closes or stops leaves no readable handle be
   CHECK(closed.serve(20) < 4);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE("a wake from a signal handler makes the handle readable") {
   guest<> l;
   to_wake = &*l;
@@ -1002,6 +1009,7 @@ TEST_CASE("a wake from a signal handler makes the handle readable") {
   CHECK(l.serve(10) < 3);
   ::sigaction(SIGUSR2, &before, nullptr);
 }
+#endif
 
 TEST_CASE("what came before the first backend_handle() is not missed") {
   using act = void (*)(loop&, bool&);
@@ -1029,7 +1037,7 @@ TEST_CASE("what came before the first backend_handle() is not missed") {
     bool done = false;
     one.act(l, done);
 
-    const int handle = l.backend_handle();
+    const descriptor handle = l.backend_handle();
 
     CHECK(readable(handle));
     l.poll();
@@ -1043,7 +1051,7 @@ TEST_CASE("watches made before the first backend_handle() are heard") {
   loop l;
   std::size_t told = 0;
   l.watch(wire.left(), interest::readable, [&] { told += wire.drain_left(); });
-  const int handle = l.backend_handle();
+  const descriptor handle = l.backend_handle();
   l.poll();
   CHECK_FALSE(readable(handle));
 
@@ -1056,7 +1064,7 @@ TEST_CASE("watches made before the first backend_handle() are heard") {
 
 TEST_CASE("the handle is the same for the life of the loop, whatever happens to the poller") {
   guest<> l;
-  const int handle = l.handle();
+  const descriptor handle = l.handle();
   l->run_for(1ms);
   CHECK(l->backend_handle() == handle);
 
@@ -1068,7 +1076,7 @@ TEST_CASE("the handle is the same for the life of the loop, whatever happens to 
   l->poll();
   CHECK(l->backend_handle() == handle);
 
-  int inside = -1;
+  descriptor inside = -1;
   must_post(*l, [&] { inside = l->backend_handle(); });
   l->poll();
   CHECK(inside == handle);
@@ -1088,7 +1096,7 @@ TEST_CASE("a poller that renewed itself for a ghost still speaks through the han
   std::size_t told = 0;
   const auto id = l->watch(ghost.left(), interest::readable, [] {});
   l->watch(alive.left(), interest::readable, [&] { told += alive.drain_left(); });
-  const int other_name = ::dup(ghost.left());
+  const descriptor other_name = duplicate(ghost.left());
   ghost.close_left();
   ghost.write_right();
   CHECK(l->unwatch(id));
@@ -1104,9 +1112,10 @@ TEST_CASE("a poller that renewed itself for a ghost still speaks through the han
   CHECK(l.calls());
   CHECK(l.serve(10) < 3);
   CHECK(told == 101);
-  ::close(other_name);
+  close_file(other_name);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE("what a handle costs is closed on exec, opened once, and goes with the loop") {
   const auto before = open_descriptors();
   {
@@ -1131,6 +1140,7 @@ TEST_CASE("what a handle costs is closed on exec, opened once, and goes with the
 
   CHECK(open_descriptors() == before);
 }
+#endif
 
 TEST_CASE("the handle is no descriptor that the loop would watch") {
   guest<> l;
@@ -1300,8 +1310,7 @@ TEST_CASE("while nothing happens the foreign loop sleeps") {
 
   for (auto left = end - clock_type::now(); left > 0ns; left = end - clock_type::now()) {
     const auto wanted = (std::min)(left, l->next_timeout().value_or(left));
-    pollfd one{l.handle(), POLLIN, 0};
-    ::poll(&one, 1, static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(wanted).count()));
+    becomes_readable(l.handle(), static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(wanted).count()));
     l->poll();
     ++returns;
   }
@@ -1455,7 +1464,7 @@ TEST_CASE("a post at any moment of the first backend_handle() is not missed") {
     interrupted_loop l;
     std::size_t ran = 0;
     interruption others(place, [&] { elsewhere([&] { must_post(l, [&ran] { ++ran; }); }); });
-    const int handle = l.backend_handle();
+    const descriptor handle = l.backend_handle();
     const bool again = others.over();
 
     while (others.happened() && ran == 0) {
@@ -1598,6 +1607,7 @@ TEST_CASE("watches that come and go at the moment of leaving are all heard") {
 
 // ---- Everything at once ----
 
+#if SUPPORT_POSIX
 TEST_CASE("a foreign loop serves posts, timers and watches, each once and in order, and does not spin") {
   constexpr std::size_t producers = 4;
   const std::size_t each = scaled(100000);
@@ -1666,5 +1676,6 @@ TEST_CASE("a foreign loop serves posts, timers and watches, each once and in ord
   CHECK(l->stats().parks == 0);
   CHECK(l->stats().watches == 0);
 }
+#endif
 
 TEST_SUITE_END();

@@ -17,8 +17,6 @@
 #include "support/stage.hpp"
 #include "support/support.hpp"
 
-#include <fcntl.h>
-
 using namespace support;
 using hybridloop::interest;
 using hybridloop::loop;
@@ -622,6 +620,7 @@ TEST_CASE("a stop or close may still be inside the call when the loop it ended i
   }
 }
 
+#if SUPPORT_POSIX
 namespace {
 // Rings slowly, and looks whether the bell is still there.
 struct slow_ringer : hybridloop::detail::system_kernel {
@@ -681,5 +680,6 @@ TEST_CASE("the bell stays where it is until the last ringer has let go of it") {
   CHECK(slow_ringer::rung == 3);
   CHECK(slow_ringer::gone == 0);
 }
+#endif
 
 TEST_SUITE_END();

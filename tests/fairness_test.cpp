@@ -11,9 +11,6 @@
 #include "support/running.hpp"
 #include "support/support.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 using namespace support;
 using hybridloop::interest;
 using hybridloop::loop;
@@ -26,12 +23,12 @@ class greed {
  public:
   enum kind { task, deferred, microtask, timer, timer_again, descriptor, file, kinds };
 
-  explicit greed(loop& l) : loop_(l), null_(::open("/dev/null", O_RDWR | O_CLOEXEC)) {
+  explicit greed(loop& l) : loop_(l), file_(open_file()) {
     wire_.write_right();
   }
   greed(const greed&) = delete;
   greed& operator=(const greed&) = delete;
-  ~greed() { ::close(null_); }
+  ~greed() { close_file(file_); }
 
   void begin(kind which) {
     switch (which) {
@@ -41,7 +38,7 @@ class greed {
       case timer: return rearm();
       case timer_again: loop_.every(1ns, [this] { count(timer_again); }); return;
       case descriptor: loop_.watch(wire_.left(), interest::readable, [this] { count(descriptor); }); return;
-      case file: loop_.watch(null_, interest::writable, [this] { count(file); }); return;
+      case file: loop_.watch(file_, interest::writable, [this] { count(file); }); return;
       case kinds: return;
     }
   }
@@ -76,7 +73,7 @@ class greed {
 
   loop& loop_;
   socket_pair wire_;
-  int null_;
+  const hybridloop::native_handle file_;
   std::array<std::atomic<std::size_t>, kinds> counts_{};
 };
 

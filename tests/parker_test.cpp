@@ -10,8 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include <sys/wait.h>
-
 #include "support/support.hpp"
 
 using namespace support;
@@ -22,8 +20,12 @@ using detail::never;
 using word = std::atomic<std::uint32_t>;
 
 // Every way to sleep that compiles here keeps these promises.
+#if SUPPORT_POSIX
 #define PARKERS \
   detail::system_parker<detail::native_kernel>, detail::system_parker<detail::without_words<detail::native_kernel>>
+#else
+#define PARKERS detail::system_parker<detail::native_kernel>
+#endif
 
 namespace {
 
@@ -237,6 +239,7 @@ TEST_CASE_TEMPLATE("a wake on a word that is gone is harmless", parker, PARKERS)
   parker::wake_all(there);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE_TEMPLATE("the child of a fork sleeps and wakes, whatever the others were about", parker, PARKERS) {
   std::atomic<bool> over{false};
   std::vector<scoped_thread> busy;
@@ -261,5 +264,6 @@ TEST_CASE_TEMPLATE("the child of a fork sleeps and wakes, whatever the others we
   }
   over = true;
 }
+#endif
 
 TEST_SUITE_END();

@@ -7,11 +7,12 @@
 #include <set>
 #include <thread>
 
-#include <poll.h>
-#include <sys/wait.h>
-
 #include "support/pollers.hpp"
 #include "support/watching.hpp"
+#if SUPPORT_POSIX
+#include <poll.h>
+#include <sys/wait.h>
+#endif
 
 using namespace support;
 using hybridloop::interest;
@@ -35,8 +36,11 @@ struct opened : Poller {
   opened() {
     if (this->open() != 0) std::abort();
   }
-  // What there is at once.
-  std::vector<poll_event> look() { return wait_for(0); }
+  // What there is; where a system needs a moment to notice, with that moment.
+  std::vector<poll_event> look() {
+    auto found = wait_for(0);
+    return found.empty() && readiness_takes != 0 ? wait_for(readiness_takes) : found;
+  }
   std::vector<poll_event> wait_for(detail::nanos timeout) {
     std::vector<poll_event> found(detail::events_per_turn);
     const int got = this->wait(found.data(), found.size(), timeout);
@@ -53,11 +57,6 @@ struct opened : Poller {
     if (Poller::ring(this->bell()) != 0) std::abort();
   }
 };
-
-bool is_readable(int fd) {
-  pollfd look{fd, POLLIN, 0};
-  return ::poll(&look, 1, 0) == 1;
-}
 
 template <class... Pollers>
 std::string names() {
@@ -94,6 +93,7 @@ TEST_CASE_TEMPLATE("open and close may be repeated, and leave nothing behind", p
   CHECK(open_descriptors() == before);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE_TEMPLATE("what a poller opens is not inherited by programs that are started", poller,
                    POLLERS) {
   const auto before = open_descriptors();
@@ -106,6 +106,7 @@ TEST_CASE_TEMPLATE("what a poller opens is not inherited by programs that are st
     if (known.count(name) == 0) CHECK((::fcntl(std::stoi(name), F_GETFD) & FD_CLOEXEC) != 0);
   }
 }
+#endif
 
 TEST_CASE_TEMPLATE("a wait ends when its time is over, and not before", poller, POLLERS) {
   opened<poller> p;
@@ -151,6 +152,7 @@ TEST_CASE_TEMPLATE("a bell that nobody heard for very long still rings", poller,
   CHECK(p.wait_for(detail::never).empty());
 }
 
+#if SUPPORT_POSIX
 namespace {
 volatile int signalled_bell = -1;
 }
@@ -187,6 +189,7 @@ TEST_CASE_TEMPLATE("a signal ends a wait with nothing to report", poller, POLLER
   other.join();
   std::signal(SIGUSR1, before);
 }
+#endif
 
 TEST_CASE_TEMPLATE("pollers do not hear each other's bells", poller, POLLERS) {
   opened<poller> ours;
@@ -336,7 +339,7 @@ TEST_CASE_TEMPLATE("a half close is a hang-up for who reads, and nothing for who
   const socket_pair pair;
   CHECK(p.add(pair.left(), readable, 1) == 0);
 
-  CHECK(::shutdown(pair.right(), SHUT_WR) == 0);
+  send_no_more(pair.right());
 
   const auto reading = p.look();
   CHECK(reading.size() == 1);
@@ -349,6 +352,7 @@ TEST_CASE_TEMPLATE("a half close is a hang-up for who reads, and nothing for who
   CHECK(!writing.at(0).what.hangup);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE_TEMPLATE("a pipe nobody reads any more is an error for who writes", poller, POLLERS) {
   opened<poller> p;
   int ends[2];
@@ -362,6 +366,7 @@ TEST_CASE_TEMPLATE("a pipe nobody reads any more is an error for who writes", po
   CHECK(found.at(0).what.error);
   ::close(ends[1]);
 }
+#endif
 
 TEST_CASE_TEMPLATE("out-of-band data is priority, for who asks for it", poller, POLLERS) {
   opened<poller> p;
@@ -372,7 +377,7 @@ TEST_CASE_TEMPLATE("out-of-band data is priority, for who asks for it", poller, 
     return;
   }
 
-  CHECK(::send(pair.right(), "!", 1, MSG_OOB) == 1);
+  send_urgent(pair.right());
 
   const auto found = p.wait_for(detail::never);
   CHECK(found.size() == 1);
@@ -384,10 +389,13 @@ TEST_CASE_TEMPLATE("out-of-band data is priority, for who asks for it", poller, 
 
 TEST_CASE_TEMPLATE("a number that names nothing is refused as such", poller, POLLERS) {
   opened<poller> p;
-  const int closed = ::dup(0);
-  ::close(closed);
+  descriptor closed = -1;
+  {
+    const socket_pair pair;
+    closed = pair.left();
+  }
 
-  for (const int fd : {-1, AT_FDCWD, closed, 1 << 30}) {
+  for (const descriptor fd : {descriptor{-1}, descriptor{-100}, closed, descriptor{1 << 30}}) {
     CHECK(p.add(fd, readable, 1) == EBADF);
     CHECK(p.change(fd, readable, 1) == EBADF);
     CHECK(p.remove(fd) == EBADF);
@@ -414,8 +422,7 @@ TEST_CASE_TEMPLATE("a number that became one of the poller's own is refused, and
 TEST_CASE_TEMPLATE("a file that is always ready is polled, or refused in the one way agreed",
                    poller, POLLERS) {
   opened<poller> p;
-  for (const char* path : {"/dev/null", "/proc/self/exe"}) {
-    const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  for (const descriptor fd : always_ready_files()) {
 
     const int refused = p.add(fd, readable, 1);
 
@@ -425,7 +432,7 @@ TEST_CASE_TEMPLATE("a file that is always ready is polled, or refused in the one
     } else {
       CHECK(refused == EPERM);
     }
-    ::close(fd);
+    close_file(fd);
   }
 }
 
@@ -444,6 +451,7 @@ TEST_CASE_TEMPLATE("what was removed is not reported, and removing it twice is a
   CHECK(p.look().size() == 1);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE_TEMPLATE("a change of a number that names another file by now is refused", poller,
                    POLLERS) {
   opened<poller> p;
@@ -485,6 +493,7 @@ TEST_CASE_TEMPLATE("a number that comes back with its file can be added", poller
   ::close(number);
   ::close(other_name);
 }
+#endif
 
 TEST_CASE_TEMPLATE("a small room is filled, and the rest is reported in turn", poller, POLLERS) {
   constexpr std::size_t many = 50;
@@ -516,7 +525,7 @@ TEST_CASE_TEMPLATE("a renewed poller has forgotten everything but its bell", pol
   const socket_pair pair;
   CHECK(p.add(ghost.left(), readable, 1) == 0);
   CHECK(p.add(pair.left(), readable, 2) == 0);
-  const int other_name = ::dup(ghost.left());
+  const descriptor other_name = duplicate(ghost.left());
   ghost.close_left();
   ghost.write_right();
   pair.write_right();
@@ -537,7 +546,7 @@ TEST_CASE_TEMPLATE("a renewed poller has forgotten everything but its bell", pol
   p.look();
   p.ring();
   CHECK(p.wait_for(detail::never).empty());
-  ::close(other_name);
+  close_file(other_name);
 }
 
 TEST_CASE_TEMPLATE("whatever comes and goes, what is registered and ready is reported, once", poller,
@@ -673,6 +682,7 @@ TEST_CASE_TEMPLATE("what is added or changed while another thread waits is heard
   CHECK(!refused);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE_TEMPLATE("what is removed while another thread waits is closed when it is closed", poller,
                    POLLERS) {
   opened<poller> p;
@@ -693,7 +703,9 @@ TEST_CASE_TEMPLATE("what is removed while another thread waits is closed when it
 
   CHECK(!refused);
 }
+#endif
 
+#if SUPPORT_POSIX
 // ---- epoll ----
 
 namespace {
@@ -1081,5 +1093,7 @@ TEST_CASE("poll: a child may abandon what another thread was in the middle of") 
   CHECK(::waitpid(child, &status, 0) == child);
   CHECK(status == 0);
 }
+
+#endif  // SUPPORT_POSIX
 
 TEST_SUITE_END();

@@ -15,10 +15,6 @@
 #include <utility>
 #include <vector>
 
-#include <sys/types.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <hybridloop.hpp>
 
 #include "support/race.hpp"
@@ -341,6 +337,7 @@ TEST_CASE("those that leave in any order leave no memory behind") {
   CHECK(alive <= before + 6);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE("the child of a fork does not wait for what threads had pinned that are not there") {
   using queue = counted_queue;
   static_cast<void>(counted_traits::kernel::forks());
@@ -368,6 +365,7 @@ TEST_CASE("the child of a fork does not wait for what threads had pinned that ar
   ::waitpid(child, &status, 0);
   CHECK(status == 0);
 }
+#endif
 
 TEST_CASE("segments are used again: after the first round no wait takes memory") {
   using queue = kept_queue;

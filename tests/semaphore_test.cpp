@@ -17,10 +17,6 @@
 #include "support/support.hpp"
 #include "support/waits.hpp"
 
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 using namespace support;
 using hybridloop::basic_semaphore;
 using hybridloop::loop;
@@ -40,23 +36,6 @@ struct slow_clock {
     return time_point(duration(static_cast<rep>(std::chrono::duration_cast<std::chrono::milliseconds>(real).count() % 1000000)));
   }
 };
-
-// Whether f ends its process with an abort.
-template <class F>
-bool aborts(const F& f) {
-  const pid_t child = ::fork();
-  if (child == 0) {
-    const rlimit no_core{0, 0};
-    ::setrlimit(RLIMIT_CORE, &no_core);
-    const bool told = ::freopen("/dev/null", "w", stderr) != nullptr;
-    hybridloop::set_failure_handler([](const char*) { ::_exit(77); });
-    f();
-    ::_exit(told ? 0 : 1);
-  }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 77;
-}
 
 // A permit is taken from those there and is owed: whoever was to wait is in the account by then.
 template <class Semaphore>

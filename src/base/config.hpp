@@ -55,10 +55,10 @@
 #error "HYBRIDLOOP_NO_IO: 0 or 1"
 #endif
 
-// HYBRIDLOOP_POLLER              auto | epoll | kqueue | poll  default auto
+// HYBRIDLOOP_POLLER              auto | epoll | kqueue | windows | poll  default auto
 //
-//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, and poll
-//   elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, windows on
+//   Windows, and poll elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
 //   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
@@ -69,8 +69,9 @@
 #define HYBRIDLOOP_KNOWN_POLLER_epoll 2
 #define HYBRIDLOOP_KNOWN_POLLER_kqueue 3
 #define HYBRIDLOOP_KNOWN_POLLER_poll 4
+#define HYBRIDLOOP_KNOWN_POLLER_windows 5
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER)
-#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue or poll, without quotes"
+#error "HYBRIDLOOP_POLLER: write auto, epoll, kqueue, windows or poll, without quotes"
 #endif
 #if HYBRIDLOOP_OS(MACOS) || HYBRIDLOOP_OS(FREEBSD) || HYBRIDLOOP_OS(OPENBSD) || HYBRIDLOOP_OS(NETBSD)
 #define HYBRIDLOOP_IS_BSD() 1
@@ -84,6 +85,8 @@
 #endif
 #if HYBRIDLOOP_NO_IO
 #define HYBRIDLOOP_SYSTEM_POLLER none_poller
+#elif HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) != 4
+#define HYBRIDLOOP_SYSTEM_POLLER afd_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 4
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
 #elif HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
@@ -98,14 +101,20 @@
 #define HYBRIDLOOP_SYSTEM_POLLER poll_poller
 #endif
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 2 && !HYBRIDLOOP_OS(LINUX)
-#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue or poll"
+#error "HYBRIDLOOP_POLLER: epoll is Linux's; write auto, kqueue, windows or poll"
+#endif
+#if HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
+#error "HYBRIDLOOP_POLLER: Windows has no kqueue; write auto, windows or poll"
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 5 && !HYBRIDLOOP_OS(WINDOWS)
+#error "HYBRIDLOOP_POLLER: windows is for Windows; write auto, epoll, kqueue or poll"
 #endif
 
 // HYBRIDLOOP_PARKER              auto | condvar                default auto
 //
 //   What a thread sleeps on. auto is a word of memory that the kernel knows how to wait for: futex on
-//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4; and condvar
-//   elsewhere. condvar is a table of mutexes and conditions, slower, and out of reach for signal
+//   Linux, OpenBSD and NetBSD, umtx on FreeBSD, os_sync_wait_on_address on macOS 14.4, WaitOnAddress on
+//   Windows; and condvar elsewhere. condvar is a table of mutexes and conditions, for POSIX, slower, and out of reach for signal
 //   handlers: wake() and stop() are not for them then. Use one value for the whole program.
 #ifndef HYBRIDLOOP_PARKER
 #define HYBRIDLOOP_PARKER auto
@@ -115,6 +124,9 @@
 #define HYBRIDLOOP_KNOWN_PARKER_condvar 2
 #if !HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER)
 #error "HYBRIDLOOP_PARKER: write auto or condvar, without quotes"
+#endif
+#if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2 && HYBRIDLOOP_OS(WINDOWS)
+#error "HYBRIDLOOP_PARKER: Windows has words to sleep on; write auto"
 #endif
 
 // HYBRIDLOOP_RING_CAPACITY       slots, 2 to 2^24              default 4096

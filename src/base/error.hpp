@@ -60,9 +60,12 @@ template <bool Exceptions, bool Sanitized>
 struct build {};
 using build_tag = build<HYBRIDLOOP_EXCEPTIONS() == 1, HYBRIDLOOP_SANITIZED() == 1>;
 
-inline std::error_code system_error_code(int number) noexcept {
-  return {number, std::system_category()};
-}
+#if HYBRIDLOOP_OS(WINDOWS)
+// There the system's category is for numbers that are no errnos.
+inline std::error_code system_error_code(int number) noexcept { return {number, std::generic_category()}; }
+#else
+inline std::error_code system_error_code(int number) noexcept { return {number, std::system_category()}; }
+#endif
 
 #if HYBRIDLOOP_EXCEPTIONS()
 

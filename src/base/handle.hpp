@@ -1,6 +1,7 @@
 // base/handle.hpp - the small names users hold: descriptors, timers, watches
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
@@ -8,10 +9,22 @@
 
 HYBRIDLOOP_OPEN
 
+#if HYBRIDLOOP_OS(WINDOWS)
+// A SOCKET, or a HANDLE cast to a number.
+using native_handle = std::intptr_t;
+#else
 // A file descriptor.
 using native_handle = int;
+#endif
 
 namespace detail {
+
+// How far apart the system gives out their numbers, from 0 on.
+#if HYBRIDLOOP_OS(WINDOWS)
+inline constexpr std::size_t handle_step = 4;
+#else
+inline constexpr std::size_t handle_step = 1;
+#endif
 
 // An entry of a table and the generation it was handed out in; generation 0 is nobody.
 template <class Kind>

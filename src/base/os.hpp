@@ -64,6 +64,6 @@
 #define HYBRIDLOOP_EXCEPTIONS() 0
 #endif
 
-#if !HYBRIDLOOP_OS(POSIX)
-#error "hybridloop: this version knows POSIX systems only; see Limitations in the README"
+#if !HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_OS(WINDOWS)
+#error "hybridloop: knows POSIX systems and Windows only"
 #endif

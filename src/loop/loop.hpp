@@ -209,6 +209,19 @@ class basic_loop {
   watch_id watch(native_handle handle, interest what, F&& f);
   template <class F, class Build = detail::build_tag>
   watch_id watch(native_handle handle, interest what, F&& f, std::error_code& code);
+#if HYBRIDLOOP_OS(WINDOWS)
+  // The same of any HANDLE that can be waited for, and any number of them: f runs whenever it is signalled,
+  // which for an auto-reset event is once for each signal that was taken. Not of a mutex, which would
+  // belong to a thread of the system's. unwatch() comes before CloseHandle().
+  template <class F, class Build = detail::build_tag>
+  watch_id watch_handle(void* handle, F&& f) {
+    return watch<F, Build>(reinterpret_cast<native_handle>(handle), interest::readable, std::forward<F>(f));
+  }
+  template <class F, class Build = detail::build_tag>
+  watch_id watch_handle(void* handle, F&& f, std::error_code& code) {
+    return watch<F, Build>(reinterpret_cast<native_handle>(handle), interest::readable, std::forward<F>(f), code);
+  }
+#endif
   // False: unknown, or the kernel refused. Of a descriptor that was closed, every watch is told so once
   // (error, EBADF) and ends.
   template <class Build = detail::build_tag>

@@ -82,6 +82,7 @@ void leave(core<Traits>& c) noexcept {
   const auto mark = c.in.mark();
   c.wake.choose_fence(c.taken_in());
   Traits::schedule_point("before-away");
+  c.poller.settle();
   if (!more && c.wake.publish(status::in_poller)) {
     Traits::schedule_point("away-published");
     c.wake.barrier();

@@ -73,6 +73,8 @@ struct poll_event {
 //                                 bell stays; when refused, all stays. Not while another thread waits
 //   expose(out)                   a handle that is readable while the bell was rung and not heard by
 //                                 wait(), or a registered descriptor is ready. ENOTSUP: there is none
+//   settle()                      before somebody waits for that handle: makes it speak of all that was reported
+//                                 and is to be reported again
 //   abandon()                     the child of a fork: closes its copies of the kernel objects, and tells
 //                                 the kernel nothing about what the parent has registered there
 //   reopen()                      the child of a fork: kernel objects of its own under the old numbers,

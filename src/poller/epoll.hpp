@@ -105,6 +105,8 @@ class epoll_poller {
     return 0;
   }
 
+  void settle() noexcept {}
+
   // Sub-millisecond where the kernel has epoll_pwait2 (5.11); otherwise rounded up, or the last
   // millisecond would be spent spinning.
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {

@@ -138,6 +138,8 @@ class kqueue_poller {
     return 0;
   }
 
+  void settle() noexcept {}
+
   // A filter may have been heard while the other one of its watch was not set yet: both are told at once.
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     kernel_event events[batch];

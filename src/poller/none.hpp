@@ -28,6 +28,7 @@ class none_poller {
   int remove(native_handle) noexcept { return ENOTSUP; }
   int renew() noexcept { return ENOTSUP; }
   int expose(native_handle&) const noexcept { return ENOTSUP; }
+  void settle() noexcept {}
   int wait(poll_event*, std::size_t, nanos) noexcept { return -ENOTSUP; }
   native_handle bell() const noexcept { return -1; }
   static int ring(native_handle) noexcept { return ENOTSUP; }

@@ -127,6 +127,8 @@ class poll_poller {
 
   int expose(native_handle&) const noexcept { return ENOTSUP; }
 
+  void settle() noexcept {}
+
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     const std::size_t polled = begin_wait();
     const int got = Kernel::poll(copy_.data(), polled, timeout);

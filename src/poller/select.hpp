@@ -1,6 +1,7 @@
 // poller/select.hpp - the shim that base/config.hpp has chosen
 #pragma once
 
+#include "poller/afd.hpp"
 #include "poller/contract.hpp"
 #include "poller/epoll.hpp"
 #include "poller/kqueue.hpp"

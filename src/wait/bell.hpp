@@ -1,6 +1,7 @@
 // wait/bell.hpp - a kernel object that any thread can ring and a poller hears
 #pragma once
 
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 
@@ -82,6 +83,48 @@ struct pipe_bell {
 
   static constexpr int ring_tries = 100;
 };
+
+#if HYBRIDLOOP_OS(WINDOWS) && !HYBRIDLOOP_NO_IO
+// A packet in a completion port: one at a time, since each takes memory of the kernel's.
+//
+// Edge [rung]: whoever turns the word on posts the packet, and who takes the packet turns it off before it
+// looks around.
+//
+//   ringer                                  waiter
+//   R1  publishes; rung -> 1, exchange      R2  takes the packet; rung -> 0, exchange
+//   if it was 0, posts the packet
+//
+// A ring that found 1 has a packet to come, whose R2 reads this R1 or a later one, and sees what was
+// published. Rule: exchanges of one word are read-modify-writes, so R2 reads R1 or its release sequence
+// [intro.races].
+template <class Kernel>
+struct port_bell {
+  struct state {
+    std::atomic<std::uint32_t> rung{0};
+    native_handle port = -1;
+  };
+
+  static native_handle number_of(const state& bell) noexcept {
+    return reinterpret_cast<native_handle>(&bell);
+  }
+
+  // Any thread. 0, or the errno that could not be mended.
+  static int ring(native_handle bell) noexcept {
+    auto& b = *reinterpret_cast<state*>(bell);
+    if (b.rung.exchange(1, std::memory_order_acq_rel) != 0) return 0;  // [rung] R1
+    for (int tries = 0;; ++tries) {
+      const int answer = Kernel::port_post(b.port, Kernel::bell_key, nullptr);
+      if (answer == 0) return 0;
+      if (tries >= ring_tries) return -answer;
+      Kernel::yield();
+    }
+  }
+
+  static void hear(state& bell) noexcept { bell.rung.exchange(0, std::memory_order_acq_rel); }  // [rung] R2
+
+  static constexpr int ring_tries = 100;
+};
+#endif
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE

@@ -51,6 +51,20 @@ struct process_barrier {
 
 template <class Kernel>
 using system_barrier = process_barrier<Kernel>;
+#elif HYBRIDLOOP_OS(WINDOWS)
+// FlushProcessWriteBuffers, which takes no registration. Wine's does nothing, or did for long.
+template <class Kernel>
+struct process_barrier {
+  static bool available() noexcept { return Kernel::can_flush_write_buffers(); }
+  static bool issue() noexcept {
+    Kernel::flush_write_buffers();
+    return true;
+  }
+  static void issue_last() noexcept { Kernel::flush_write_buffers(); }
+};
+
+template <class Kernel>
+using system_barrier = process_barrier<Kernel>;
 #else
 // Where the kernel has no such call, posters pay for themselves.
 template <class Kernel>

@@ -10,6 +10,7 @@
 #include "wait/kernel_macos.hpp"
 #include "wait/kernel_posix.hpp"
 #include "wait/kernel_unix.hpp"
+#include "wait/kernel_windows.hpp"
 #include "wait/parking_lot.hpp"
 
 HYBRIDLOOP_OPEN
@@ -48,6 +49,8 @@ using native_kernel = macos_kernel;
 using native_kernel = bsd_kernel;
 #elif HYBRIDLOOP_OS(POSIX)
 using native_kernel = unix_kernel;
+#elif HYBRIDLOOP_OS(WINDOWS)
+using native_kernel = windows_kernel;
 #endif
 
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_PARKER_, HYBRIDLOOP_PARKER) == 2

@@ -43,10 +43,11 @@ class registry {
   std::size_t registered() const noexcept { return registered_; }
   record* lost() const noexcept { return lost_; }
 
-  // Descriptors are addressed by number, which is below room() once it was reached.
+  // Descriptors are addressed by number, whose place is below room() once it was reached.
   std::size_t room() const noexcept { return descriptors_.room(); }
-  descriptor& operator[](native_handle fd) noexcept {
-    return descriptors_[static_cast<std::size_t>(fd)];
+  descriptor& operator[](native_handle fd) noexcept { return descriptors_[place_of(fd)]; }
+  static native_handle handle_at(std::size_t place) noexcept {
+    return static_cast<native_handle>(place * handle_step);
   }
 
   static native_handle handle_of(poll_token token) noexcept {
@@ -56,8 +57,8 @@ class registry {
     return static_cast<std::uint32_t>(token >> 32);
   }
   bool is_current(native_handle fd, std::uint32_t generation) const noexcept {
-    if (fd < 0 || static_cast<std::size_t>(fd) >= room()) return false;
-    const descriptor& d = descriptors_[static_cast<std::size_t>(fd)];
+    if (fd < 0 || place_of(fd) >= room()) return false;
+    const descriptor& d = descriptors_[place_of(fd)];
     return d.in_poller && d.generation == generation;
   }
 
@@ -74,7 +75,7 @@ class registry {
 
   // Makes room for the number. 0 or an errno.
   int reach(native_handle fd) noexcept {
-    return descriptors_.reach(static_cast<std::size_t>(fd) + 1) ? 0 : ENOMEM;
+    return descriptors_.reach(place_of(fd) + 1) ? 0 : ENOMEM;
   }
 
   void join(record& r) noexcept { link(r, (*this)[r.handle].first); }
@@ -206,7 +207,7 @@ class registry {
     for (std::size_t i = 0; i < room(); ++i) {
       const descriptor& d = descriptors_[i];
       if (!d.in_poller) continue;
-      const auto fd = static_cast<native_handle>(i);
+      const native_handle fd = handle_at(i);
       const int refused = p.add(fd, d.registered, token_of(fd, d));
       if (refused != 0) lose(fd, means_gone(refused) ? EBADF : refused);
     }
@@ -214,6 +215,8 @@ class registry {
   }
 
  private:
+  static std::size_t place_of(native_handle fd) noexcept { return static_cast<std::size_t>(fd) / handle_step; }
+
   static poll_token token_of(native_handle fd, const descriptor& d) noexcept {
     return poll_token{d.generation} << 32 | static_cast<std::uint32_t>(fd);
   }

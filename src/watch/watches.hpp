@@ -107,7 +107,7 @@ class watches {
     const std::uint64_t serial = ++serial_;
     for (std::size_t left = registry_.room(); left != 0 && registry_.always_armed() != 0; --left) {
       always_at_ = always_at_ + 1 < registry_.room() ? always_at_ + 1 : 0;
-      const auto fd = static_cast<native_handle>(always_at_);
+      const native_handle fd = registry_.handle_at(always_at_);
       while (record* r = next_to_serve(registry_[fd].first, serial, true)) {
         r->served = serial;
         ready what;

@@ -7,8 +7,10 @@
 #include <set>
 #include <string>
 
+#if !defined(_WIN32)
 #include <dirent.h>
 #include <unistd.h>
+#endif
 #if defined(__linux__)
 #include <sys/prctl.h>
 #endif
@@ -53,6 +55,7 @@ inline bool emulated() { return runs_in("qemu-") || in_valgrind(); }
 // thread for one of the parent's.
 inline bool forked_threads_die() { return runs_in("qemu-"); }
 
+#if !defined(_WIN32)
 inline std::set<std::string> threads() {
   std::set<std::string> found;
   DIR* dir = ::opendir("/proc/self/task");
@@ -93,5 +96,6 @@ inline memory_use memory_used() {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   return {pages.mapped * page, pages.resident * page};
 }
+#endif
 
 }  // namespace support

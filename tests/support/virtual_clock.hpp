@@ -56,8 +56,15 @@ struct virtual_kernel : hybridloop::detail::system_kernel {
     if (got == 0) virtual_clock::advance(std::chrono::nanoseconds(timeout));
     return got;
   }
-  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
-    const int got = real::poll(descriptors, count, timeout == hybridloop::detail::never ? timeout : 0);
+  template <class Set, class Real = real>
+  static int poll(Set* descriptors, std::size_t count, nanos timeout) noexcept {
+    const int got = Real::poll(descriptors, count, timeout == hybridloop::detail::never ? timeout : 0);
+    if (got == 0) virtual_clock::advance(std::chrono::nanoseconds(timeout));
+    return got;
+  }
+  template <class Packet, class Real = real>
+  static int port_wait(hybridloop::native_handle port, Packet* out, int room, nanos timeout) noexcept {
+    const int got = Real::port_wait(port, out, room, timeout == hybridloop::detail::never ? timeout : 0);
     if (got == 0) virtual_clock::advance(std::chrono::nanoseconds(timeout));
     return got;
   }

@@ -6,13 +6,11 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "support/pollers.hpp"
 #include "support/support.hpp"
-
-#include <arpa/inet.h>
-#include <netinet/in.h>
 
 namespace support {
 
@@ -32,6 +30,9 @@ struct traits_of : hybridloop::default_traits {
 };
 template <class Kernel>
 using loop_with = hybridloop::basic_loop<traits_of<Kernel>>;
+
+// What a refusal of the system's comes as.
+inline std::error_code system_error(int number) { return hybridloop::detail::system_error_code(number); }
 
 // Its filter for out-of-band data says nothing of a hang-up or an error.
 inline bool over_kqueue() { return std::string(hybridloop::loop::poller_name()) == "kqueue"; }
@@ -103,6 +104,7 @@ class witness {
   token token_ = std::make_shared<const int>(0);
 };
 
+#if SUPPORT_POSIX
 // Two ends of a TCP connection over the loopback; the left one is non-blocking.
 class tcp_pair {
  public:
@@ -140,6 +142,9 @@ class tcp_pair {
   int left_ = -1;
   int right_ = -1;
 };
+#else
+using tcp_pair = socket_pair;
+#endif
 
 // The threads that came after this did. A sanitizer's own thread comes with the first one, so that is
 // before this.
@@ -154,24 +159,12 @@ class new_threads {
  private:
   static std::set<std::string> all() {
     static const bool one_was_started = (std::thread([] {}).join(), true);
-    std::set<std::string> found;
-    DIR* dir = ::opendir("/proc/self/task");
-    if (dir == nullptr || !one_was_started) std::abort();
-    while (const dirent* entry = ::readdir(dir)) found.insert(entry->d_name);
-    ::closedir(dir);
-    return found;
+    if (!one_was_started) std::abort();
+    const auto ids = thread_ids();
+    return {ids.begin(), ids.end()};
   }
   const std::set<std::string> before_ = all();
 };
-
-inline std::chrono::microseconds process_cpu() {
-  rusage raw{};
-  ::getrusage(RUSAGE_SELF, &raw);
-  const auto of = [](const timeval& t) {
-    return std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec);
-  };
-  return of(raw.ru_utime) + of(raw.ru_stime);
-}
 
 }  // namespace support
 
