@@ -13542,11 +13542,11 @@ class thread_waiter : public Core::node {
 
  public:
   // Whoever is not the next waits for others first, longer than a look, and takes a CPU from them by looking.
-  thread_waiter(const Core& of, bool next, unsigned words = 8) noexcept
-      : Core::node(&tell_thread), notice_(common_wait{&of, words}), next_(next) {}
+  thread_waiter(const Core& of, bool looks, unsigned words = 8) noexcept
+      : Core::node(&tell_thread), notice_(common_wait{&of, words}), looks_(looks) {}
 
   // False: the deadline came first.
-  bool wait(nanos deadline) noexcept { return (next_ && look()) || notice_.wait(deadline); }
+  bool wait(nanos deadline) noexcept { return (looks_ && look()) || notice_.wait(deadline); }
 
   // It was told in vain, and is going to be told again.
   void again() noexcept { notice_.forget(); }
@@ -13562,7 +13562,7 @@ class thread_waiter : public Core::node {
   }
 
   notice<Traits> notice_;
-  const bool next_;
+  const bool looks_;
 };
 
 }  // namespace detail

@@ -21,10 +21,18 @@ if [ ! -x $zig ]; then
 fi
 [ -x $zig ] || { echo "check-os: skipped, zig is not here and npm cannot bring it (build/npm.log)"; exit 0; }
 
+# As many at a time as there are CPUs.
+if [ $# != 1 ]; then
+  printf '%s\n' ${*:-$all} | xargs -n 1 -P "$(getconf _NPROCESSORS_ONLN)" sh tests/os_check.sh
+  exit
+fi
+target=$1 out=build/os/$1
+sh packaging/doctest.sh c++ "$out/include"
+
 stems() {
   for file in tests/*_test.cpp; do
     stem=$(basename "$file" _test.cpp)
-    case $1:$linux_only in
+    case $target:$linux_only in
       *linux*) echo "$stem" ;;
       *" $stem "*) ;;
       *) echo "$stem" ;;
@@ -32,35 +40,45 @@ stems() {
   done
 }
 
-bad=0
-for target in ${*:-$all}; do
-  out=build/os/$target
-  sh packaging/doctest.sh c++ "$out/include"
-  objects=
-  for stem in main ${FILES:-$(stems "$target")}; do
-    source=tests/${stem}_test.cpp
-    [ "$stem" != main ] || source=tests/main.cpp
-    object=$out/$stem.o
-    objects="$objects $object"
-    if ! $zig c++ -target "$target" -std=c++17 -O0 -g0 $warnings -pthread -Isrc -Itests -isystem "$out/include" \
-        -c "$source" -o "$object" > "$out/$stem.log" 2>&1; then
-      echo "$target: $source does not compile"; grep -m 5 error "$out/$stem.log" || tail -5 "$out/$stem.log"
-      bad=1; objects=; break
-    fi
-  done
-  [ -n "$objects" ] || continue
-  # A static program needs no system of its own in qemu.
-  static=; case $target in *linux-musl) static=-static ;; esac
-  if ! $zig c++ -target "$target" -pthread $static $objects -o "$out/tests" > "$out/link.log" 2>&1; then
-    echo "$target: does not link"; tail -5 "$out/link.log"; bad=1; continue
-  fi
-  case $target in
-    aarch64-linux-musl)
-      if ! command -v qemu-aarch64 > /dev/null; then echo "$target: linked; not run, qemu-aarch64 is not here"
-      elif TEST_SCALE=${TEST_SCALE:-0.05} qemu-aarch64 "$out/tests" > "$out/run.log" 2>&1; then
-        echo "$target: linked, run in qemu: $(grep 'test cases' "$out/run.log")"
-      else echo "$target: linked, fails in qemu"; tail -20 "$out/run.log"; bad=1; fi ;;
-    *) echo "$target: linked, not run" ;;
-  esac
+# compile SOURCE OBJECT [FLAGS...]
+compile() {
+  source=$1 object=$2; shift 2
+  $zig c++ -target "$target" -std=c++17 -O0 -g0 $warnings -pthread -Isrc -Itests -isystem "$out/include" "$@" \
+    -c "$source" -o "$object" > "$object.log" 2>&1 && return
+  echo "$target: $source does not compile $*"; grep -m 5 error "$object.log" || tail -5 "$object.log"
+  exit 1
+}
+link() {
+  program=$1; shift
+  $zig c++ -target "$target" -pthread $static "$@" -o "$program" > "$program.log" 2>&1 && return
+  echo "$target: $program does not link"; tail -5 "$program.log"
+  exit 1
+}
+# A static program needs no system of its own in qemu.
+static=; case $target in *linux-musl) static=-static ;; esac
+
+objects=
+for stem in main ${FILES:-$(stems)}; do
+  source=tests/${stem}_test.cpp; [ "$stem" != main ] || source=tests/main.cpp
+  compile "$source" "$out/$stem.o"
+  objects="$objects $out/$stem.o"
 done
-exit $bad
+link "$out/tests" $objects
+
+# Coroutines, and a build without any poller.
+compile tests/awaiter_test.cpp "$out/awaiter20.o" -std=c++20
+link "$out/awaiter20" "$out/main.o" "$out/awaiter20.o"
+compile tests/keep_alive_test.cpp "$out/deaf.o" -DHYBRIDLOOP_NO_IO=1
+compile tests/main.cpp "$out/deaf_main.o" -DHYBRIDLOOP_NO_IO=1
+link "$out/deaf" "$out/deaf_main.o" "$out/deaf.o"
+
+case $target in
+  *linux-musl) ;;
+  *) echo "$target: linked, not run"; exit ;;
+esac
+command -v qemu-aarch64 > /dev/null || { echo "$target: linked; not run, qemu-aarch64 is not here"; exit; }
+for program in tests awaiter20 deaf; do
+  TEST_SCALE=${TEST_SCALE:-0.05} qemu-aarch64 "$out/$program" > "$out/run.log" 2>&1 || {
+    echo "$target: linked, $program fails in qemu"; tail -20 "$out/run.log"; exit 1; }
+  echo "$target: $program linked, run in qemu: $(grep 'test cases' "$out/run.log")"
+done
