@@ -10725,7 +10725,10 @@ class permit_account {
 
   std::ptrdiff_t take_less(std::ptrdiff_t n, value before) noexcept {
     const std::ptrdiff_t there = permits_of(before);
-    if ((before & closed_bit) == 0) return there < 0 ? 0 : there;
+    if ((before & closed_bit) == 0) {
+      HYBRIDLOOP_CONTRACT(n <= 2 * most + there, "those who wait for a semaphore need no more than twice max() together");
+      return there < 0 ? 0 : there;
+    }
     word_.fetch_add(of(n), std::memory_order_release);  // [permit] A1
     return -1;
   }
@@ -13309,7 +13312,7 @@ class basic_permit {
   }
   // n of its permits, or none when it has fewer.
   basic_permit split(std::ptrdiff_t n) noexcept {
-    if (n < 0 || n > count_) return {};
+    if (n <= 0 || n > count_) return {};
     count_ -= n;
     return basic_permit(*from_, n);
   }
@@ -13471,7 +13474,8 @@ class notices : public primitive<Queue, notice_account<typename Queue::traits>> 
 //
 // A wait is entered before the lock is given back, so whoever changes what the lock protects and then
 // notifies, with the lock or without it, is heard. Blocking forms not on a thread that is running a loop: that
-// is a broken contract. What a predicate throws leaves the call, with the lock held.
+// is a broken contract. What a predicate throws leaves the call, with the lock held; and so does what unlock() throws,
+// and then nothing has happened.
 template <class Queue>
 class basic_condvar {
   using Traits = typename Queue::traits;
@@ -13546,13 +13550,28 @@ class basic_condvar {
   void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
 
  private:
+  // What unlock() throws leaves the call: the waiter leaves first, and what it was told meanwhile goes to the next.
+  struct unless_open {
+    core& of;
+    thread_waiter& w;
+    bool open = false;
+    ~unless_open() {
+      if (open) return;
+      of.leave(w, wait_status::cancelled);
+      w.wait(detail::never);
+      if (w.status == wait_status::granted) of.give_back(w);
+    }
+  };
+
   // False: the deadline came first.
   template <class Lock>
   bool block(Lock& lock, nanos deadline) {
     detail::must_not_run_a_loop();
     thread_waiter w(core_, 2);
     core_.enter(w, 1, true);
+    unless_open undo{core_, w};
     const detail::given_back<Lock> open(lock);
+    undo.open = true;
     return detail::wait_until_told(core_, w, deadline) == wait_status::granted;
   }
 
@@ -13629,12 +13648,19 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// The account has enter(): true if it is open, else one more is owed; and enter_if_open().
+// The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined; and
+// enter_if_open(). Where passed_through() answers no, somebody is still about to call arrived().
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
   using typename primitive<Queue, Account>::node;
   using primitive<Queue, Account>::primitive;
+  gate_core(const gate_core&) = delete;
+  gate_core& operator=(const gate_core&) = delete;
+  // Who was told last may be here before others are on their way out: a step.
+  ~gate_core() {
+    while (!this->account.passed_through()) Queue::traits::kernel::yield();
+  }
 
   bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
     if (!may_wait) {
@@ -13643,8 +13669,10 @@ class gate_core : public primitive<Queue, Account> {
     }
     const bool open = this->account.enter();
     w.begin(1, open ? 1 : 0);
-    if (!open) this->join(w);
-    return open;
+    if (open) return true;
+    this->join(w);
+    this->account.arrived();
+    return false;
   }
   bool enter_at_once(node& w, std::ptrdiff_t) noexcept {
     const bool open = this->account.enter_if_open();
@@ -13729,11 +13757,13 @@ struct auto_reset {};    // set() lets one through; several without anybody ther
 
 namespace detail {
 
-// Set, and nobody waits; or how many wait, times two.
+// Set, and nobody waits; or how many wait. And how many are between here and the queue, with a wait or with tokens.
+// reset() and the destructor let those pass: else who comes behind reset() would find a token of the set() before
+// it, for one who was counted and has not joined yet.
 //
-// Edge [event]: V8 set() (release); V9 who is let through at once (acquire). Rule: every change is a
-// read-modify-write, so V9 meets each V8 before it in the release sequence [intro.races]. Who had to wait
-// takes the queue's edge.
+// Edge [event]: V8 set() (release); V9 who is let through at once (acquire). V6 the queue has it (release); V7 nobody
+// is on the way any more (acquire). Rule: every change is a read-modify-write, so V9 meets each V8 before it in
+// the release sequence, and V7 each V6 [intro.races]. Who had to wait takes the queue's edge.
 template <class Traits, class Reset>
 class event_account {
   static constexpr bool one_by_one = std::is_same_v<Reset, sync::auto_reset>;
@@ -13746,32 +13776,46 @@ class event_account {
   bool enter() noexcept {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
-      const bool open = seen == is_set;
-      const value after = !open ? seen + one_waiting : one_by_one ? 0 : is_set;
+      const bool open = (seen & is_set) != 0;
+      const value after = !open ? seen + one_waiting + one_on_its_way : one_by_one ? 0 : seen;
       if (change(seen, after)) return open;
     }
   }
   bool enter_if_open() noexcept {
-    if constexpr (!one_by_one) return word_.load(std::memory_order_acquire) == is_set;  // [event] V9
+    if constexpr (!one_by_one) return open();
     value seen = is_set;
     return word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
   }
-  bool open() const noexcept { return word_.load(std::memory_order_acquire) == is_set; }  // [event] V9
+  bool open() const noexcept { return (word_.load(std::memory_order_acquire) & is_set) != 0; }  // [event] V9
 
   // How many are let through that wait.
   std::ptrdiff_t set() noexcept {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
       const bool waited_for = seen >= one_waiting;
-      if (change(seen, waited_for && one_by_one ? seen - one_waiting : is_set)) {
+      const value all = (seen & on_their_way) | is_set;
+      if (change(seen, !waited_for ? seen | is_set : one_by_one ? seen - one_waiting : all + one_on_its_way)) {
         return !waited_for ? 0 : one_by_one ? 1 : static_cast<std::ptrdiff_t>(seen / one_waiting);
       }
     }
   }
   void reset() noexcept {
-    value seen = is_set;
-    word_.compare_exchange_strong(seen, 0, std::memory_order_acq_rel);  // [event] V8, V9
+    value seen = word_.load(std::memory_order_acquire);  // [event] V9
+    while ((seen & is_set) != 0) {
+      if (seen == is_set) {
+        if (change(seen, 0)) return;
+      } else {
+        Traits::kernel::yield();
+        seen = word_.load(std::memory_order_acquire);  // [event] V7, V9
+      }
+    }
   }
+
+  // The queue has who entered, or the tokens of a set().
+  void arrived() noexcept {
+    if constexpr (!one_by_one) word_.fetch_sub(one_on_its_way, std::memory_order_release);  // [event] V6
+  }
+  bool passed_through() const noexcept { return (word_.load(std::memory_order_acquire) & on_their_way) == 0; }  // [event] V7
 
   std::ptrdiff_t withdraw(std::ptrdiff_t) noexcept {
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
@@ -13785,9 +13829,11 @@ class event_account {
   std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return give(n); }
 
  private:
-  using value = std::size_t;
+  using value = std::uint64_t;
   static constexpr value is_set = 1;
-  static constexpr value one_waiting = 2;
+  static constexpr value one_on_its_way = one_by_one ? 0 : 2;
+  static constexpr value on_their_way = 0xfffffffe;
+  static constexpr value one_waiting = value{1} << 32;
 
   bool change(value& seen, value after) noexcept {
     return word_.compare_exchange_weak(seen, after, std::memory_order_acq_rel,  // [event] V8, V9
@@ -13807,8 +13853,14 @@ class basic_event : public basic_gate<Queue, detail::event_account<typename Queu
   explicit basic_event(bool set = false) noexcept : base(set) {}
 
   // Also from a callback that it called. Allocates nothing.
-  void set() noexcept { this->core_.send(this->core_.account.set(), wait_status::granted); }
-  // Who waited at a set() is let through all the same.
+  void set() noexcept {
+    const std::ptrdiff_t through = this->core_.account.set();
+    if (through == 0) return;
+    this->core_.send(through, wait_status::granted);
+    this->core_.account.arrived();
+  }
+  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let a set(), or
+  // who is about to wait, take a few steps first.
   void reset() noexcept { this->core_.account.reset(); }
   bool is_set() const noexcept { return this->core_.account.open(); }
 };
@@ -13844,6 +13896,9 @@ class latch_account {
     }
     return true;
   }
+
+  static void arrived() noexcept {}
+  static bool passed_through() noexcept { return true; }
 
   // How many are let through.
   std::ptrdiff_t count_down(std::ptrdiff_t n) noexcept {
@@ -13921,7 +13976,7 @@ template <class Traits, class T>
 class value_circle {
  public:
   explicit value_circle(std::size_t capacity) noexcept
-      : capacity_(capacity), slots_(static_cast<T*>(heap_take(capacity * sizeof(T), alignof(T)))) {}
+      : capacity_(capacity), slots_(capacity > most ? nullptr : static_cast<T*>(heap_take(capacity * sizeof(T), alignof(T)))) {}
   value_circle(const value_circle&) = delete;
   value_circle& operator=(const value_circle&) = delete;
   ~value_circle() {
@@ -13969,6 +14024,8 @@ class value_circle {
     first_ = (first_ + 1) % capacity_;
     return value;
   }
+
+  static constexpr std::size_t most = (std::numeric_limits<std::ptrdiff_t>::max)() / sizeof(T);
 
   small_lock<Traits> lock_;
   const std::size_t capacity_;
@@ -14094,9 +14151,10 @@ class basic_channel {
     filled_.release();
     return wait_status::granted;
   }
-  // Once closed, what is left is for whoever comes.
+  // Once closed, what is left is for whoever comes. Whose loop is closed hears `closed` as well, and has no permit
+  // for a value.
   std::optional<T> take(wait_status had) noexcept {
-    if (had != wait_status::granted && had != wait_status::closed) return std::nullopt;
+    if (had != wait_status::granted && !(had == wait_status::closed && closed())) return std::nullopt;
     std::optional<T> value = values_.pop();
     if (value) room_.release();
     return value;
