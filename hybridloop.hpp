@@ -10499,6 +10499,17 @@ enum class [[nodiscard]] wait_status : std::uint8_t {
 
 namespace detail {
 
+// Whether this is the process that made it. In the child of a fork those are not there who were on their way out, and
+// nobody waits for them.
+template <class Traits>
+class birthplace {
+ public:
+  bool is_here() const noexcept { return Traits::kernel::forks() == born_; }
+
+ private:
+  const std::uint32_t born_ = Traits::kernel::forks();
+};
+
 // Stands in the frame of a blocked thread or of a coroutine, or in the record of a callback. The queue
 // that it is in owns all of it but `tell`, and hands it on to whoever tells it.
 //
@@ -11967,7 +11978,7 @@ class basic_queue3 {
   basic_queue3& operator=(const basic_queue3&) = delete;
   // Who was told last may be here before others are on their way out: a few steps, or an owner's round.
   ~basic_queue3() {
-    while (work_.load(std::memory_order_acquire) != 0) Traits::kernel::yield();  // [quiet] Q1
+    while (work_.load(std::memory_order_acquire) != 0 && home_.is_here()) Traits::kernel::yield();  // [quiet] Q1
   }
 
   template <class Account>
@@ -12155,6 +12166,7 @@ class basic_queue3 {
   }
 
   // Everybody.
+  detail::birthplace<Traits> home_;
   atomic<word> work_{0};
   atomic<waiter*> joins_{nullptr};
   atomic<waiter*> leaves_{nullptr};
@@ -13145,7 +13157,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   permits(const permits&) = delete;
   permits& operator=(const permits&) = delete;
   ~permits() {
-    while (account.called()) Traits::kernel::yield();
+    while (account.called() && home_.is_here()) Traits::kernel::yield();
   }
 
   bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
@@ -13274,6 +13286,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   }
 
   typename Traits::template atomic<node*> front_{nullptr};
+  birthplace<Traits> home_;
 };
 
 }  // namespace detail
@@ -13334,7 +13347,7 @@ class basic_permit {
 // waits. Whoever was told last may destroy it at once, also while the release() that told it is still
 // on its way out.
 //
-// n is from 0 to max(), else it is a broken contract. A wait for several permits is served whole, in
+// n is from 0 to max(), else it is a broken contract, as it is if those who wait need more than twice max() together. A wait for several permits is served whole, in
 // its turn: those behind it wait until it has all of them.
 template <class Queue, class Fairness = sync::fifo>
 class basic_semaphore {
@@ -13659,7 +13672,7 @@ class gate_core : public primitive<Queue, Account> {
   gate_core& operator=(const gate_core&) = delete;
   // Who was told last may be here before others are on their way out: a step.
   ~gate_core() {
-    while (!this->account.passed_through()) Queue::traits::kernel::yield();
+    while (!this->account.passed_through() && home_.is_here()) Queue::traits::kernel::yield();
   }
 
   bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
@@ -13679,6 +13692,9 @@ class gate_core : public primitive<Queue, Account> {
     w.begin(1, open ? 1 : 0);
     return open;
   }
+
+ private:
+  birthplace<typename Queue::traits> home_;
 };
 
 }  // namespace detail

@@ -6,6 +6,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "support/running.hpp"
@@ -628,6 +629,47 @@ TEST_CASE_TEMPLATE("an event is destroyed by who was let through, while the set(
     e->wait();
     e.reset();
   }
+}
+
+// A thread stops in `act` at the point, and in the child of a fork it is not there any more.
+template <class Made, class Act>
+static bool may_be_destroyed_in_a_child(const char* point, Made& made, const Act& act) {
+  std::atomic<bool> go_on{false};
+  stage window(point, [&] {
+    while (!go_on) std::this_thread::yield();
+  });
+  scoped_thread stopped(act);
+  while (!window.entered()) std::this_thread::yield();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    made.~Made();
+    ::_exit(0);
+  }
+  int how = 0;
+  ::waitpid(child, &how, 0);
+  go_on = true;
+  return WIFEXITED(how) && WEXITSTATUS(how) == 0;
+}
+
+TEST_CASE_TEMPLATE("what is waited for is destroyed in the child of a fork wherever its threads were", Queue, SUPPORT_QUEUES) {
+  using queue = rebind_queue<Queue, wait_traits>;
+  basic_event<queue, sync::manual_reset> e;
+  basic_semaphore<queue> s(0);
+  basic_semaphore<queue, sync::barging> b(0);
+  wait_loop l;
+  report heard;
+
+  CHECK(may_be_destroyed_in_a_child("joining", e, [&] { e.async_wait(l, listener<>(heard)); }));
+  CHECK(may_be_destroyed_in_a_child("sending", e, [&] { e.set(); }));
+  s.async_acquire(l, listener<>(heard));
+  CHECK(may_be_destroyed_in_a_child(std::is_same_v<Queue, sync::queue3> ? "owner" : "sending", s, [&] { s.release(); }));
+  b.async_acquire(l, listener<>(heard));
+  CHECK(may_be_destroyed_in_a_child("sending", b, [&] { b.close(); }));
+
+  turn(l);
+  CHECK(heard.granted == 2);
+  CHECK(heard.closed == 1);
 }
 
 TEST_SUITE_END();
