@@ -535,6 +535,88 @@ struct frame_handle {
   void resume() const { ++*resumed; }
 };
 
+// Suspended with an awaiter of its own, until it is told.
+template <class Awaiter>
+struct suspended {
+  template <class Make>
+  explicit suspended(const Make& make) : awaiter(make()) {
+    CHECK(awaiter.await_suspend(frame_handle{&resumed}));
+  }
+  Awaiter awaiter;
+  int resumed = 0;
+};
+template <class Make>
+suspended(const Make&) -> suspended<decltype(std::declval<Make>()())>;
+
+TEST_CASE_TEMPLATE("a permit beats the deadline of the same turn, for a coroutine too", Queue, SUPPORT_QUEUES) {
+  semaphore_on<Queue, wait_traits> s(0);
+  wait_loop l;
+  suspended waits([&] { return s.acquire_on(l, {1, virtual_clock::now() + 1ms}); });
+  s.release();
+  virtual_clock::advance(1s);
+  turn(l);
+  CHECK(waits.resumed == 1);
+  CHECK(waits.awaiter.await_resume() == wait_status::granted);
+  CHECK(s.available() == 0);
+}
+
+TEST_CASE_TEMPLATE("a coroutine for many that leaves at its deadline lets those behind it run with what it had", Queue,
+                   SUPPORT_QUEUES) {
+  semaphore_on<Queue, wait_traits> s(4);
+  wait_loop l;
+  suspended many([&] { return s.acquire_on(l, {8, virtual_clock::now() + 1ms}); });
+  suspended one([&] { return s.acquire_on(l); });
+  turn(l);
+  CHECK(one.resumed == 0);
+  virtual_clock::advance(1s);
+  turn(l);
+  CHECK(many.resumed == 1);
+  CHECK(many.awaiter.await_resume() == wait_status::timed_out);
+  CHECK(one.resumed == 1);
+  CHECK(one.awaiter.await_resume() == wait_status::granted);
+  CHECK(s.available() == 3);
+}
+
+TEST_CASE_TEMPLATE("a coroutine that was robbed waits in front, and is served, timed out or closed there", Queue,
+                   SUPPORT_QUEUES) {
+  for (const wait_status how : {wait_status::granted, wait_status::timed_out, wait_status::closed}) {
+    basic_semaphore<rebind_queue<Queue, wait_traits>, sync::barging> s(0);
+    wait_loop l;
+    suspended first([&] { return s.acquire_on(l, {1, virtual_clock::now() + 1h}); });
+    suspended second([&] { return s.acquire_on(l); });
+    s.release();
+    REQUIRE(s.try_acquire());  // the robber
+    turn(l);
+    CHECK(first.resumed == 0);
+    if (how == wait_status::granted) s.release();
+    if (how == wait_status::timed_out) virtual_clock::advance(2h);
+    if (how == wait_status::closed) s.close();
+    turn(l);
+    CHECK(first.resumed == 1);
+    CHECK(first.awaiter.await_resume() == how);
+    CHECK(second.resumed == (how == wait_status::closed ? 1 : 0));
+    s.release();
+    turn(l);
+    CHECK(second.resumed == 1);
+    CHECK(s.available() == (how == wait_status::closed ? 1 : 0));
+  }
+}
+
+TEST_CASE_TEMPLATE("a notification that a coroutine was too late for is the next one's", Queue, SUPPORT_QUEUES) {
+  condvar_on<Queue, wait_traits> c;
+  wait_loop l;
+  suspended gone([&] { return c.wait_on(l, {1, virtual_clock::now() + 1ms}); });
+  suspended next([&] { return c.wait_on(l); });
+  virtual_clock::advance(1s);
+  turn(l);
+  CHECK(gone.resumed == 1);
+  CHECK(gone.awaiter.await_resume() == wait_status::timed_out);
+  c.notify_one();
+  turn(l);
+  CHECK(next.resumed == 1);
+  CHECK(next.awaiter.await_resume() == wait_status::granted);
+}
+
 TEST_CASE_TEMPLATE("a coroutine whose loop is closed takes no value out of a channel that is open", Queue, SUPPORT_QUEUES) {
   basic_channel<int, Queue> c(1);
   loop l;
