@@ -13347,8 +13347,8 @@ class basic_permit {
 // waits. Whoever was told last may destroy it at once, also while the release() that told it is still
 // on its way out.
 //
-// n is from 0 to max(), else it is a broken contract, as it is if those who wait need more than twice max() together. A wait for several permits is served whole, in
-// its turn: those behind it wait until it has all of them.
+// n is from 0 to max(), else it is a broken contract; so it is when those who wait need more than twice max()
+// together. A wait for several permits is served whole, in its turn: those behind it wait until it has all of them.
 template <class Queue, class Fairness = sync::fifo>
 class basic_semaphore {
   using Traits = typename Queue::traits;
@@ -13558,7 +13558,8 @@ class basic_condvar {
   // As basic_semaphore::cancel().
   bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
 
-  // The one that has waited longest; those who wait now, and nobody who comes later.
+  // The one that has waited longest; those who wait now, and nobody who comes later. One who is just being entered may
+  // be counted and passed over for one that comes right behind it.
   void notify_one() noexcept { core_.send(core_.account.notify(1), wait_status::granted); }
   void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
 
@@ -13661,8 +13662,9 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined; and
-// enter_if_open(). Where passed_through() answers no, somebody is still about to call arrived().
+// The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined;
+// enter_if_open(); set_out() before a leave, and arrived() behind it. Where passed_through() answers no, somebody is
+// still about to call arrived().
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
@@ -13686,6 +13688,12 @@ class gate_core : public primitive<Queue, Account> {
     this->join(w);
     this->account.arrived();
     return false;
+  }
+  bool leave(node& w, wait_status why) noexcept {
+    this->account.set_out();
+    const bool left = primitive<Queue, Account>::leave(w, why);
+    this->account.arrived();
+    return left;
   }
   bool enter_at_once(node& w, std::ptrdiff_t) noexcept {
     const bool open = this->account.enter_if_open();
@@ -13773,9 +13781,9 @@ struct auto_reset {};    // set() lets one through; several without anybody ther
 
 namespace detail {
 
-// Set, and nobody waits; or how many wait. And how many are between here and the queue, with a wait or with tokens.
-// reset() and the destructor let those pass: else who comes behind reset() would find a token of the set() before
-// it, for one who was counted and has not joined yet.
+// Set, and nobody waits; or how many wait. And how many are between here and the queue: they join, leave, or bring
+// tokens. reset() and the destructor let those pass: else who comes behind reset() would find a token of the set()
+// before it, for one who was counted and has not joined yet, or has left on the newcomer's account.
 //
 // Edge [event]: V8 set() (release); V9 who is let through at once (acquire). V6 the queue has it (release); V7 nobody
 // is on the way any more (acquire). Rule: every change is a read-modify-write, so V9 meets each V8 before it in
@@ -13827,7 +13835,11 @@ class event_account {
     }
   }
 
-  // The queue has who entered, or the tokens of a set().
+  // Who is going to leave; a set() and who enters are counted in their own step.
+  void set_out() noexcept {
+    if constexpr (!one_by_one) word_.fetch_add(one_on_its_way, std::memory_order_acq_rel);  // [event] V6, V7
+  }
+  // The queue has dealt with it.
   void arrived() noexcept {
     if constexpr (!one_by_one) word_.fetch_sub(one_on_its_way, std::memory_order_release);  // [event] V6
   }
@@ -13875,8 +13887,8 @@ class basic_event : public basic_gate<Queue, detail::event_account<typename Queu
     this->core_.send(through, wait_status::granted);
     this->core_.account.arrived();
   }
-  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let a set(), or
-  // who is about to wait, take a few steps first.
+  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let others,
+  // who set it, come or leave, take a few steps first.
   void reset() noexcept { this->core_.account.reset(); }
   bool is_set() const noexcept { return this->core_.account.open(); }
 };
@@ -13913,6 +13925,7 @@ class latch_account {
     return true;
   }
 
+  static void set_out() noexcept {}
   static void arrived() noexcept {}
   static bool passed_through() noexcept { return true; }
 

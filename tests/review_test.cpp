@@ -703,6 +703,40 @@ TEST_CASE_TEMPLATE("an event that was reset lets nobody through who came after t
   CHECK(late.granted == 1);
 }
 
+TEST_CASE_TEMPLATE("an event that was reset lets nobody through who came after that: the token of one who is leaving", Queue,
+                   sync::queue2, sync::queue3) {
+  basic_event<rebind_queue<Queue, wait_traits>, sync::manual_reset> e;
+  wait_loop l;
+  report first, second, late;
+  const auto ticket = e.async_wait(l, listener<>(first));
+  e.async_wait(l, listener<>(second));
+  {
+    std::atomic<bool> go_on{false};
+    stage window(Queue::phase == 2 ? "leaving" : "owner", [&] {
+      while (!go_on) std::this_thread::yield();
+    });
+    scoped_thread leaver([&] { e.cancel(ticket); });
+    while (!window.entered()) std::this_thread::yield();
+    e.set();
+    std::atomic<bool> is_reset{false};
+    scoped_thread other([&] {
+      e.reset();
+      const bool at_once = !go_on;
+      e.async_wait(l, listener<>(late));
+      if (at_once) is_reset = true;
+    });
+    for (int i = 0; i != 1000 && !is_reset; ++i) std::this_thread::yield();
+    go_on = true;
+  }
+  turn(l);
+  CHECK(first.ran() == 1);
+  CHECK(second.granted == 1);
+  CHECK(late.ran() == 0);
+  e.set();
+  turn(l);
+  CHECK(late.granted == 1);
+}
+
 TEST_CASE_TEMPLATE("an event is destroyed by who was let through, while the set() and the wait are on their way out", Queue,
                    SUPPORT_QUEUES) {
   for (std::size_t i = 0; i != scaled(20000, 500); ++i) {

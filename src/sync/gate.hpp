@@ -14,8 +14,9 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-// The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined; and
-// enter_if_open(). Where passed_through() answers no, somebody is still about to call arrived().
+// The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined;
+// enter_if_open(); set_out() before a leave, and arrived() behind it. Where passed_through() answers no, somebody is
+// still about to call arrived().
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
@@ -39,6 +40,12 @@ class gate_core : public primitive<Queue, Account> {
     this->join(w);
     this->account.arrived();
     return false;
+  }
+  bool leave(node& w, wait_status why) noexcept {
+    this->account.set_out();
+    const bool left = primitive<Queue, Account>::leave(w, why);
+    this->account.arrived();
+    return left;
   }
   bool enter_at_once(node& w, std::ptrdiff_t) noexcept {
     const bool open = this->account.enter_if_open();

@@ -36,6 +36,7 @@ class latch_account {
     return true;
   }
 
+  static void set_out() noexcept {}
   static void arrived() noexcept {}
   static bool passed_through() noexcept { return true; }
 
