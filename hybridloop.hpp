@@ -11626,6 +11626,17 @@ enum class [[nodiscard]] wait_status : std::uint8_t {
 
 namespace detail {
 
+// Whether this is the process that made it. In the child of a fork those are not there who were on their way out, and
+// nobody waits for them.
+template <class Traits>
+class birthplace {
+ public:
+  bool is_here() const noexcept { return Traits::kernel::forks() == born_; }
+
+ private:
+  const std::uint32_t born_ = Traits::kernel::forks();
+};
+
 // Stands in the frame of a blocked thread or of a coroutine, or in the record of a callback. The queue
 // that it is in owns all of it but `tell`, and hands it on to whoever tells it.
 //
@@ -13100,7 +13111,7 @@ class basic_queue3 {
   basic_queue3& operator=(const basic_queue3&) = delete;
   // Who was told last may be here before others are on their way out: a few steps, or an owner's round.
   ~basic_queue3() {
-    while (work_.load(std::memory_order_acquire) != 0) Traits::kernel::yield();  // [quiet] Q1
+    while (work_.load(std::memory_order_acquire) != 0 && home_.is_here()) Traits::kernel::yield();  // [quiet] Q1
   }
 
   template <class Account>
@@ -13288,6 +13299,7 @@ class basic_queue3 {
   }
 
   // Everybody.
+  detail::birthplace<Traits> home_;
   atomic<word> work_{0};
   atomic<waiter*> joins_{nullptr};
   atomic<waiter*> leaves_{nullptr};
@@ -14282,7 +14294,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   permits(const permits&) = delete;
   permits& operator=(const permits&) = delete;
   ~permits() {
-    while (account.called()) Traits::kernel::yield();
+    while (account.called() && home_.is_here()) Traits::kernel::yield();
   }
 
   bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
@@ -14413,6 +14425,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   }
 
   typename Traits::template atomic<node*> front_{nullptr};
+  birthplace<Traits> home_;
 };
 
 }  // namespace detail
@@ -14473,8 +14486,8 @@ class basic_permit {
 // waits. Whoever was told last may destroy it at once, also while the release() that told it is still
 // on its way out.
 //
-// n is from 0 to max(), else it is a broken contract. A wait for several permits is served whole, in
-// its turn: those behind it wait until it has all of them.
+// n is from 0 to max(), else it is a broken contract; so it is when those who wait need more than twice max()
+// together. A wait for several permits is served whole, in its turn: those behind it wait until it has all of them.
 template <class Queue, class Fairness = sync::fifo>
 class basic_semaphore {
   using Traits = typename Queue::traits;
@@ -14684,7 +14697,8 @@ class basic_condvar {
   // As basic_semaphore::cancel().
   bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
 
-  // The one that has waited longest; those who wait now, and nobody who comes later.
+  // The one that has waited longest; those who wait now, and nobody who comes later. One who is just being entered may
+  // be counted and passed over for one that comes right behind it.
   void notify_one() noexcept { core_.send(core_.account.notify(1), wait_status::granted); }
   void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
 
@@ -14788,8 +14802,8 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined;
-// enter_if_open(); and nobody(): a hint, none is owed. Where passed_through() answers no, somebody is still about to
-// call arrived().
+// enter_if_open(); nobody(): a hint, none is owed; set_out() before a leave, and arrived() behind it. Where
+// passed_through() answers no, somebody is still about to call arrived().
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
@@ -14799,7 +14813,7 @@ class gate_core : public primitive<Queue, Account> {
   gate_core& operator=(const gate_core&) = delete;
   // Who was told last may be here before others are on their way out: a step.
   ~gate_core() {
-    while (!this->account.passed_through()) Queue::traits::kernel::yield();
+    while (!this->account.passed_through() && home_.is_here()) Queue::traits::kernel::yield();
   }
 
   bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
@@ -14814,11 +14828,20 @@ class gate_core : public primitive<Queue, Account> {
     this->account.arrived();
     return false;
   }
+  bool leave(node& w, wait_status why) noexcept {
+    this->account.set_out();
+    const bool left = primitive<Queue, Account>::leave(w, why);
+    this->account.arrived();
+    return left;
+  }
   bool enter_at_once(node& w, std::ptrdiff_t) noexcept {
     const bool open = this->account.enter_if_open();
     w.begin(1, open ? 1 : 0);
     return open;
   }
+
+ private:
+  birthplace<typename Queue::traits> home_;
 };
 
 }  // namespace detail
@@ -14897,9 +14920,9 @@ struct auto_reset {};    // set() lets one through; several without anybody ther
 
 namespace detail {
 
-// Set, and nobody waits; or how many wait. And how many are between here and the queue, with a wait or with tokens.
-// reset() and the destructor let those pass: else who comes behind reset() would find a token of the set() before
-// it, for one who was counted and has not joined yet.
+// Set, and nobody waits; or how many wait. And how many are between here and the queue: they join, leave, or bring
+// tokens. reset() and the destructor let those pass: else who comes behind reset() would find a token of the set()
+// before it, for one who was counted and has not joined yet, or has left on the newcomer's account.
 //
 // Edge [event]: V8 set() (release); V9 who is let through at once (acquire). V6 the queue has it (release); V7 nobody
 // is on the way any more (acquire). Rule: every change is a read-modify-write, so V9 meets each V8 before it in
@@ -14952,7 +14975,11 @@ class event_account {
     }
   }
 
-  // The queue has who entered, or the tokens of a set().
+  // Who is going to leave; a set() and who enters are counted in their own step.
+  void set_out() noexcept {
+    if constexpr (!one_by_one) word_.fetch_add(one_on_its_way, std::memory_order_acq_rel);  // [event] V6, V7
+  }
+  // The queue has dealt with it.
   void arrived() noexcept {
     if constexpr (!one_by_one) word_.fetch_sub(one_on_its_way, std::memory_order_release);  // [event] V6
   }
@@ -15000,8 +15027,8 @@ class basic_event : public basic_gate<Queue, detail::event_account<typename Queu
     this->core_.send(through, wait_status::granted);
     this->core_.account.arrived();
   }
-  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let a set(), or
-  // who is about to wait, take a few steps first.
+  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let others,
+  // who set it, come or leave, take a few steps first.
   void reset() noexcept { this->core_.account.reset(); }
   bool is_set() const noexcept { return this->core_.account.open(); }
 };
@@ -15039,6 +15066,7 @@ class latch_account {
   }
 
   bool nobody() const noexcept { return word_.load(std::memory_order_relaxed) % one_left == 0; }  // a hint; it may change at once
+  static void set_out() noexcept {}
   static void arrived() noexcept {}
   static bool passed_through() noexcept { return true; }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #include "support/running.hpp"
@@ -528,6 +529,88 @@ struct frame_handle {
   void resume() const { ++*resumed; }
 };
 
+// Suspended with an awaiter of its own, until it is told.
+template <class Awaiter>
+struct suspended {
+  template <class Make>
+  explicit suspended(const Make& make) : awaiter(make()) {
+    CHECK(awaiter.await_suspend(frame_handle{&resumed}));
+  }
+  Awaiter awaiter;
+  int resumed = 0;
+};
+template <class Make>
+suspended(const Make&) -> suspended<decltype(std::declval<Make>()())>;
+
+TEST_CASE_TEMPLATE("a permit beats the deadline of the same turn, for a coroutine too", Queue, SUPPORT_QUEUES) {
+  semaphore_on<Queue, wait_traits> s(0);
+  wait_loop l;
+  suspended waits([&] { return s.acquire_on(l, {1, virtual_clock::now() + 1ms}); });
+  s.release();
+  virtual_clock::advance(1s);
+  turn(l);
+  CHECK(waits.resumed == 1);
+  CHECK(waits.awaiter.await_resume() == wait_status::granted);
+  CHECK(s.available() == 0);
+}
+
+TEST_CASE_TEMPLATE("a coroutine for many that leaves at its deadline lets those behind it run with what it had", Queue,
+                   SUPPORT_QUEUES) {
+  semaphore_on<Queue, wait_traits> s(4);
+  wait_loop l;
+  suspended many([&] { return s.acquire_on(l, {8, virtual_clock::now() + 1ms}); });
+  suspended one([&] { return s.acquire_on(l); });
+  turn(l);
+  CHECK(one.resumed == 0);
+  virtual_clock::advance(1s);
+  turn(l);
+  CHECK(many.resumed == 1);
+  CHECK(many.awaiter.await_resume() == wait_status::timed_out);
+  CHECK(one.resumed == 1);
+  CHECK(one.awaiter.await_resume() == wait_status::granted);
+  CHECK(s.available() == 3);
+}
+
+TEST_CASE_TEMPLATE("a coroutine that was robbed waits in front, and is served, timed out or closed there", Queue,
+                   SUPPORT_QUEUES) {
+  for (const wait_status how : {wait_status::granted, wait_status::timed_out, wait_status::closed}) {
+    basic_semaphore<rebind_queue<Queue, wait_traits>, sync::barging> s(0);
+    wait_loop l;
+    suspended first([&] { return s.acquire_on(l, {1, virtual_clock::now() + 1h}); });
+    suspended second([&] { return s.acquire_on(l); });
+    s.release();
+    REQUIRE(s.try_acquire());  // the robber
+    turn(l);
+    CHECK(first.resumed == 0);
+    if (how == wait_status::granted) s.release();
+    if (how == wait_status::timed_out) virtual_clock::advance(2h);
+    if (how == wait_status::closed) s.close();
+    turn(l);
+    CHECK(first.resumed == 1);
+    CHECK(first.awaiter.await_resume() == how);
+    CHECK(second.resumed == (how == wait_status::closed ? 1 : 0));
+    s.release();
+    turn(l);
+    CHECK(second.resumed == 1);
+    CHECK(s.available() == (how == wait_status::closed ? 1 : 0));
+  }
+}
+
+TEST_CASE_TEMPLATE("a notification that a coroutine was too late for is the next one's", Queue, SUPPORT_QUEUES) {
+  condvar_on<Queue, wait_traits> c;
+  wait_loop l;
+  suspended gone([&] { return c.wait_on(l, {1, virtual_clock::now() + 1ms}); });
+  suspended next([&] { return c.wait_on(l); });
+  virtual_clock::advance(1s);
+  turn(l);
+  CHECK(gone.resumed == 1);
+  CHECK(gone.awaiter.await_resume() == wait_status::timed_out);
+  c.notify_one();
+  turn(l);
+  CHECK(next.resumed == 1);
+  CHECK(next.awaiter.await_resume() == wait_status::granted);
+}
+
 TEST_CASE_TEMPLATE("a coroutine whose loop is closed takes no value out of a channel that is open", Queue, SUPPORT_QUEUES) {
   basic_channel<int, Queue> c(1);
   loop l;
@@ -614,6 +697,40 @@ TEST_CASE_TEMPLATE("an event that was reset lets nobody through who came after t
   CHECK(late.granted == 1);
 }
 
+TEST_CASE_TEMPLATE("an event that was reset lets nobody through who came after that: the token of one who is leaving", Queue,
+                   sync::queue2, sync::queue3) {
+  basic_event<rebind_queue<Queue, wait_traits>, sync::manual_reset> e;
+  wait_loop l;
+  report first, second, late;
+  const auto ticket = e.async_wait(l, listener<>(first));
+  e.async_wait(l, listener<>(second));
+  {
+    std::atomic<bool> go_on{false};
+    stage window(Queue::phase == 2 ? "leaving" : "owner", [&] {
+      while (!go_on) std::this_thread::yield();
+    });
+    scoped_thread leaver([&] { e.cancel(ticket); });
+    while (!window.entered()) std::this_thread::yield();
+    e.set();
+    std::atomic<bool> is_reset{false};
+    scoped_thread other([&] {
+      e.reset();
+      const bool at_once = !go_on;
+      e.async_wait(l, listener<>(late));
+      if (at_once) is_reset = true;
+    });
+    for (int i = 0; i != 1000 && !is_reset; ++i) std::this_thread::yield();
+    go_on = true;
+  }
+  turn(l);
+  CHECK(first.ran() == 1);
+  CHECK(second.granted == 1);
+  CHECK(late.ran() == 0);
+  e.set();
+  turn(l);
+  CHECK(late.granted == 1);
+}
+
 TEST_CASE_TEMPLATE("an event is destroyed by who was let through, while the set() and the wait are on their way out", Queue,
                    SUPPORT_QUEUES) {
   for (std::size_t i = 0; i != scaled(20000, 500); ++i) {
@@ -622,6 +739,47 @@ TEST_CASE_TEMPLATE("an event is destroyed by who was let through, while the set(
     e->wait();
     e.reset();
   }
+}
+
+// A thread stops in `act` at the point, and in the child of a fork it is not there any more.
+template <class Made, class Act>
+static bool may_be_destroyed_in_a_child(const char* point, Made& made, const Act& act) {
+  std::atomic<bool> go_on{false};
+  stage window(point, [&] {
+    while (!go_on) std::this_thread::yield();
+  });
+  scoped_thread stopped(act);
+  while (!window.entered()) std::this_thread::yield();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    made.~Made();
+    ::_exit(0);
+  }
+  int how = 0;
+  ::waitpid(child, &how, 0);
+  go_on = true;
+  return WIFEXITED(how) && WEXITSTATUS(how) == 0;
+}
+
+TEST_CASE_TEMPLATE("what is waited for is destroyed in the child of a fork wherever its threads were", Queue, SUPPORT_QUEUES) {
+  using queue = rebind_queue<Queue, wait_traits>;
+  basic_event<queue, sync::manual_reset> e;
+  basic_semaphore<queue> s(0);
+  basic_semaphore<queue, sync::barging> b(0);
+  wait_loop l;
+  report heard;
+
+  CHECK(may_be_destroyed_in_a_child("joining", e, [&] { e.async_wait(l, listener<>(heard)); }));
+  CHECK(may_be_destroyed_in_a_child("sending", e, [&] { e.set(); }));
+  s.async_acquire(l, listener<>(heard));
+  CHECK(may_be_destroyed_in_a_child(std::is_same_v<Queue, sync::queue3> ? "owner" : "sending", s, [&] { s.release(); }));
+  b.async_acquire(l, listener<>(heard));
+  CHECK(may_be_destroyed_in_a_child("sending", b, [&] { b.close(); }));
+
+  turn(l);
+  CHECK(heard.granted == 2);
+  CHECK(heard.closed == 1);
 }
 
 TEST_SUITE_END();

@@ -111,7 +111,8 @@ class basic_condvar {
   // As basic_semaphore::cancel().
   bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
 
-  // The one that has waited longest; those who wait now, and nobody who comes later.
+  // The one that has waited longest; those who wait now, and nobody who comes later. One who is just being entered may
+  // be counted and passed over for one that comes right behind it.
   void notify_one() noexcept { core_.send(core_.account.notify(1), wait_status::granted); }
   void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
 

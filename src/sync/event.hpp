@@ -18,9 +18,9 @@ struct auto_reset {};    // set() lets one through; several without anybody ther
 
 namespace detail {
 
-// Set, and nobody waits; or how many wait. And how many are between here and the queue, with a wait or with tokens.
-// reset() and the destructor let those pass: else who comes behind reset() would find a token of the set() before
-// it, for one who was counted and has not joined yet.
+// Set, and nobody waits; or how many wait. And how many are between here and the queue: they join, leave, or bring
+// tokens. reset() and the destructor let those pass: else who comes behind reset() would find a token of the set()
+// before it, for one who was counted and has not joined yet, or has left on the newcomer's account.
 //
 // Edge [event]: V8 set() (release); V9 who is let through at once (acquire). V6 the queue has it (release); V7 nobody
 // is on the way any more (acquire). Rule: every change is a read-modify-write, so V9 meets each V8 before it in
@@ -73,7 +73,11 @@ class event_account {
     }
   }
 
-  // The queue has who entered, or the tokens of a set().
+  // Who is going to leave; a set() and who enters are counted in their own step.
+  void set_out() noexcept {
+    if constexpr (!one_by_one) word_.fetch_add(one_on_its_way, std::memory_order_acq_rel);  // [event] V6, V7
+  }
+  // The queue has dealt with it.
   void arrived() noexcept {
     if constexpr (!one_by_one) word_.fetch_sub(one_on_its_way, std::memory_order_release);  // [event] V6
   }
@@ -121,8 +125,8 @@ class basic_event : public basic_gate<Queue, detail::event_account<typename Queu
     this->core_.send(through, wait_status::granted);
     this->core_.account.arrived();
   }
-  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let a set(), or
-  // who is about to wait, take a few steps first.
+  // Who waited at a set() is let through all the same, and nobody who comes later. It may have to let others,
+  // who set it, come or leave, take a few steps first.
   void reset() noexcept { this->core_.account.reset(); }
   bool is_set() const noexcept { return this->core_.account.open(); }
 };

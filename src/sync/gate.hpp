@@ -15,8 +15,8 @@ HYBRIDLOOP_OPEN
 namespace detail {
 
 // The account has enter(): true if it is open, else one more is owed, and arrived() follows when that has joined;
-// enter_if_open(); and nobody(): a hint, none is owed. Where passed_through() answers no, somebody is still about to
-// call arrived().
+// enter_if_open(); nobody(): a hint, none is owed; set_out() before a leave, and arrived() behind it. Where
+// passed_through() answers no, somebody is still about to call arrived().
 template <class Queue, class Account>
 class gate_core : public primitive<Queue, Account> {
  public:
@@ -26,7 +26,7 @@ class gate_core : public primitive<Queue, Account> {
   gate_core& operator=(const gate_core&) = delete;
   // Who was told last may be here before others are on their way out: a step.
   ~gate_core() {
-    while (!this->account.passed_through()) Queue::traits::kernel::yield();
+    while (!this->account.passed_through() && home_.is_here()) Queue::traits::kernel::yield();
   }
 
   bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
@@ -41,11 +41,20 @@ class gate_core : public primitive<Queue, Account> {
     this->account.arrived();
     return false;
   }
+  bool leave(node& w, wait_status why) noexcept {
+    this->account.set_out();
+    const bool left = primitive<Queue, Account>::leave(w, why);
+    this->account.arrived();
+    return left;
+  }
   bool enter_at_once(node& w, std::ptrdiff_t) noexcept {
     const bool open = this->account.enter_if_open();
     w.begin(1, open ? 1 : 0);
     return open;
   }
+
+ private:
+  birthplace<typename Queue::traits> home_;
 };
 
 }  // namespace detail

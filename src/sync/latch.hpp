@@ -37,6 +37,7 @@ class latch_account {
   }
 
   bool nobody() const noexcept { return word_.load(std::memory_order_relaxed) % one_left == 0; }  // a hint; it may change at once
+  static void set_out() noexcept {}
   static void arrived() noexcept {}
   static bool passed_through() noexcept { return true; }
 

@@ -64,7 +64,7 @@ class basic_queue3 {
   basic_queue3& operator=(const basic_queue3&) = delete;
   // Who was told last may be here before others are on their way out: a few steps, or an owner's round.
   ~basic_queue3() {
-    while (work_.load(std::memory_order_acquire) != 0) Traits::kernel::yield();  // [quiet] Q1
+    while (work_.load(std::memory_order_acquire) != 0 && home_.is_here()) Traits::kernel::yield();  // [quiet] Q1
   }
 
   template <class Account>
@@ -252,6 +252,7 @@ class basic_queue3 {
   }
 
   // Everybody.
+  detail::birthplace<Traits> home_;
   atomic<word> work_{0};
   atomic<waiter*> joins_{nullptr};
   atomic<waiter*> leaves_{nullptr};

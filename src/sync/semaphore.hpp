@@ -66,8 +66,8 @@ class basic_permit {
 // waits. Whoever was told last may destroy it at once, also while the release() that told it is still
 // on its way out.
 //
-// n is from 0 to max(), else it is a broken contract. A wait for several permits is served whole, in
-// its turn: those behind it wait until it has all of them.
+// n is from 0 to max(), else it is a broken contract; so it is when those who wait need more than twice max()
+// together. A wait for several permits is served whole, in its turn: those behind it wait until it has all of them.
 template <class Queue, class Fairness = sync::fifo>
 class basic_semaphore {
   using Traits = typename Queue::traits;

@@ -20,6 +20,17 @@ enum class [[nodiscard]] wait_status : std::uint8_t {
 
 namespace detail {
 
+// Whether this is the process that made it. In the child of a fork those are not there who were on their way out, and
+// nobody waits for them.
+template <class Traits>
+class birthplace {
+ public:
+  bool is_here() const noexcept { return Traits::kernel::forks() == born_; }
+
+ private:
+  const std::uint32_t born_ = Traits::kernel::forks();
+};
+
 // Stands in the frame of a blocked thread or of a coroutine, or in the record of a callback. The queue
 // that it is in owns all of it but `tell`, and hands it on to whoever tells it.
 //
