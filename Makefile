@@ -144,7 +144,10 @@ compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
 # Left out on Windows: fork, which it has not; what counts and refuses by the calls of one C library (memory, price)
 # or of one kernel (fault); what reads /proc (idle, lifetime), and eventfds by the thousand (crowd).
 without.windows := fork memory price fault idle lifetime crowd
-all      := $(filter-out $(without.$(SYSTEM):%=tests/%_test.cpp),$(sort $(wildcard tests/*_test.cpp)))
+# Nor does the stand-in of kqueue in a fork what kqueues do: its descriptors are copied.
+without.kqueue  := fork
+without  := $(without.$(SYSTEM)) $(without.$(POLLER))
+all      := $(filter-out $(without:%=tests/%_test.cpp),$(sort $(wildcard tests/*_test.cpp)))
 chosen   := $(if $(FILES),$(FILES:%=tests/%_test.cpp),$(all))
 helpers  := $(if $(SYSTEM),tests/support/system_$(SYSTEM).cpp)
 objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(helpers) $(chosen)) $(kqueue:%=$(dir)/%.o)

@@ -111,8 +111,13 @@ class kqueue_poller {
     entry* e = find(fd);
     if (e == nullptr) return unregistered(fd);
     const int gone = look_again(fd, *e);
+    const entry was = *e;
     const int refused = gone != 0 ? gone : set(fd, *e, what, token);
-    if (refused == EBADF || refused == ENOENT) erase(fd, *e);
+    if (refused == EBADF || refused == ENOENT) {
+      erase(fd, *e);
+    } else if (refused != 0 && set(fd, *e, was.what, was.token) == 0 && was.silent) {
+      silence(fd, *e);
+    }
     return refused;
   }
 
@@ -176,8 +181,7 @@ class kqueue_poller {
     std::size_t told_as = 0;
     poll_token token = 0;
     unsigned filters = 0;  // that the kernel has
-    bool edge = false;
-    bool once = false;
+    interest what = interest::none;
     bool silent = false;  // until change()
     file_identity file{};
   };
@@ -221,12 +225,11 @@ class kqueue_poller {
     if (has(what, interest::priority) && !Kernel::kqueue_hears_priority) return ENOTSUP;
     const bool edge = has(what, interest::edge);
     const unsigned wanted = filters_of(what);
-    const int gone = take_off(fd, e, e.edge == edge ? ~wanted : ~0u);
+    const int gone = take_off(fd, e, has(e.what, interest::edge) == edge ? ~wanted : ~0u);
     if (gone != 0) return gone;
     e.set_at = ++changes_;
     e.token = token;
-    e.edge = edge;
-    e.once = has(what, interest::oneshot);
+    e.what = what;
     e.silent = false;
     for (const unsigned which : every) {
       if ((wanted & which) == 0) continue;
@@ -268,15 +271,15 @@ class kqueue_poller {
       if (e->silent) return;
       e->told_in = waits_;
       e->told_as = found++;
-      e->silent = e->once;
       out[e->told_as] = {e->token, ready{}};
-      if (e->once) silence(fd, *e);
+      if (has(e->what, interest::oneshot)) silence(fd, *e);
     }
     report(event, *e, out[e->told_as].what);
   }
 
   // Stays there, so that the next change finds out whether the number was closed.
-  void silence(native_handle fd, const entry& e) noexcept {
+  void silence(native_handle fd, entry& e) noexcept {
+    e.silent = true;
     for (const unsigned which : every) {
       if ((e.filters & which) != 0) Kernel::kevent_disable(queue_, fd, filter_of(which));
     }
@@ -303,9 +306,9 @@ class kqueue_poller {
   // ---- The bell: an event of the user's, or a pipe where there are none ----
 
   int open_bell() noexcept {
-    if (bells().load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
+    if (bells_.load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
       int first = untried;  // whose answer is everybody's: a bell is rung as it was made
-      bells().compare_exchange_strong(first, try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; settled before there is a bell
+      bells_.compare_exchange_strong(first, try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; settled before there is a bell
     }
     if (!has_user_events()) {
       const int refused = -pipe_bell<Kernel>::open(ends_);
@@ -325,13 +328,10 @@ class kqueue_poller {
            Kernel::kevent_wait(queue_, &heard, 1, 0) == 1 && heard.filter == Kernel::filter_user;
   }
   static bool has_user_events() noexcept {
-    return bells().load(std::memory_order_relaxed) == yes;  // a hint; settled before there is a bell
+    return bells_.load(std::memory_order_relaxed) == yes;  // a hint; settled before there is a bell
   }
   enum : int { untried, yes, no };
-  static std::atomic<int>& bells() noexcept {
-    static std::atomic<int> answer{untried};
-    return answer;
-  }
+  static inline std::atomic<int> bells_{untried};
 
   int queue_ = -1;
   int ends_[2] = {-1, -1};  // of the pipe, where it takes one
