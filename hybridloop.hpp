@@ -4641,7 +4641,7 @@ class afd_poller {
       if (got < 0) return got;
       bool rung = false;
       const int found = translate(packets, got, out, rung);
-      if (found != 0 || rung || (got == 0 && timeout == 0)) return found;
+      if (found != 0 || rung || got == 0) return found;
       if (timeout == 0 || timeout == never) continue;
       timeout = time_between(read_now(), end);
       if (timeout == 0) return 0;
