@@ -119,6 +119,7 @@
 #include "wait/kernel_bsd.hpp"
 #include "wait/windows_calls.hpp"
 #include "wait/kernel_port.hpp"
+#include "wait/kernel_winsock.hpp"
 #include "wait/kernel_windows.hpp"
 #include "wait/kernel.hpp"
 #include "wait/parker.hpp"

@@ -70,7 +70,7 @@ class guest {
   // How often the foreign loop has to come back until there is peace, at most `most` times.
   std::size_t serve(std::size_t most) {
     std::size_t returns = 0;
-    for (; returns != most && calls(); ++returns) loop_.poll();
+    for (; returns != most && becomes_readable(handle_, 0); ++returns) loop_.poll();
     return returns;
   }
 
