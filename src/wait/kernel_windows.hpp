@@ -145,7 +145,7 @@ struct windows_kernel : winsock_calls {
     if (!is_descriptor(handle)) return -EBADF;
     if (is_socket(handle)) return 0;
     out.always_ready = is_file(handle);
-    return out.always_ready ? 0 : -ENOTSUP;
+    return out.always_ready ? 0 : -EBADF;
   }
 #endif
 
