@@ -53,13 +53,20 @@ struct surprising_kernel : virtual_kernel {
     if (timed && surprised(time_point(nanoseconds(deadline)))) return -EINTR;
     return virtual_kernel::futex_wait(word, expected, deadline);
   }
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
+  template <class Event>
+  static int epoll_pwait2(int epoll, Event* out, int room, nanos timeout) noexcept {
     if (may_surprise(timeout)) return -EINTR;
     return virtual_kernel::epoll_pwait2(epoll, out, room, timeout);
   }
-  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+  template <class Set>
+  static int poll(Set* descriptors, std::size_t count, nanos timeout) noexcept {
     if (may_surprise(timeout)) return -EINTR;
     return virtual_kernel::poll(descriptors, count, timeout);
+  }
+  template <class Packet>
+  static int port_wait(hybridloop::native_handle port, Packet* out, int room, nanos timeout) noexcept {
+    if (may_surprise(timeout)) return 0;
+    return virtual_kernel::port_wait(port, out, room, timeout);
   }
 
  private:

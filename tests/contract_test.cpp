@@ -20,10 +20,6 @@
 #include "support/running.hpp"
 #include "support/support.hpp"
 
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 using namespace support;
 using hybridloop::interest;
 using hybridloop::loop;
@@ -155,8 +151,9 @@ TEST_CASE("a repeating timer needs a period above zero") {
 namespace {
 struct bell_out_of_order : hybridloop::detail::system_kernel {
   using kernel = hybridloop::detail::system_kernel;
-  static inline std::atomic<int> bell{-1};
+  static inline std::atomic<descriptor> bell{-1};
   static inline std::atomic<bool> broken{false};
+#if SUPPORT_POSIX
   static int eventfd() noexcept {
     bell = kernel::eventfd();
     return bell;
@@ -169,6 +166,17 @@ struct bell_out_of_order : hybridloop::detail::system_kernel {
   static int write(int fd, const void* bytes, std::size_t size) noexcept {
     return broken ? -EIO : kernel::write(fd, bytes, size);
   }
+  static void ring_behind_its_back() {
+    const std::uint64_t one = 1;
+    CHECK(::write(bell, &one, sizeof one) == sizeof one);
+  }
+#else
+  static int port_post(descriptor port, std::uintptr_t key, void* what) noexcept {
+    bell = port;
+    return broken ? -EIO : kernel::port_post(port, key, what);
+  }
+  static void ring_behind_its_back() { CHECK(kernel::port_post(bell, kernel::bell_key, nullptr) == 0); }
+#endif
 };
 struct bell_out_of_order_traits : hybridloop::default_traits {
   using kernel = bell_out_of_order;
@@ -191,8 +199,7 @@ TEST_CASE("a bell that cannot be rung at all is reported, and its loop is not le
   const std::string sentence = contract.hears([&] { must_post(l, [] {}); });
   bell_out_of_order::broken = false;
   l.stop();
-  const std::uint64_t one = 1;
-  CHECK(::write(bell_out_of_order::bell, &one, sizeof one) == sizeof one);
+  bell_out_of_order::ring_behind_its_back();
   runner.join();
 
   CHECK(sentence == "the kernel refuses to ring the bell of a sleeping loop");
@@ -244,6 +251,7 @@ TEST_CASE("set_failure_handler answers the handler before it") {
   CHECK(was_mine);
 }
 
+#if SUPPORT_POSIX
 TEST_CASE("a handler that returns, or none, ends the program with the sentence on stderr") {
   for (const bool has_handler : {false, true}) {
     CAPTURE(has_handler);
@@ -276,6 +284,7 @@ TEST_CASE("a handler that returns, or none, ends the program with the sentence o
     CHECK(said.substr(0, said.find('\n')) == "hybridloop: every() needs a period above zero");
   }
 }
+#endif
 
 #if defined(__cpp_exceptions)
 TEST_CASE("a handler may throw, and the loop is none the worse for it") {

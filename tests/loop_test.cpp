@@ -1065,6 +1065,7 @@ struct out_of_descriptors : hybridloop::detail::system_kernel {
   static int epoll_create() noexcept { return -EMFILE; }
   static int pipe(int (&)[2]) noexcept { return -EMFILE; }
   static int kqueue() noexcept { return -EMFILE; }
+  static int port_open(hybridloop::native_handle&) noexcept { return -EMFILE; }
 };
 struct pollerless_traits : hybridloop::default_traits {
   using kernel = out_of_descriptors;
@@ -1074,6 +1075,7 @@ struct pollerless_traits : hybridloop::default_traits {
 
 TEST_CASE("a loop that always polls refuses in its constructor, the others at their first watch") {
   using pollerless_loop = hybridloop::basic_loop<pollerless_traits>;
+  const socket_pair wire;
   const auto before = open_descriptors();
   hybridloop::loop_options options;
   std::error_code code;
@@ -1085,7 +1087,7 @@ TEST_CASE("a loop that always polls refuses in its constructor, the others at th
   options.path = fast_path::full;
   pollerless_loop l(options, code);
   CHECK_FALSE(code);
-  CHECK_FALSE(l.watch(STDIN_FILENO, hybridloop::interest::readable, [] {}, code));
+  CHECK_FALSE(l.watch(wire.left(), hybridloop::interest::readable, [] {}, code));
   CHECK(code == std::errc::too_many_files_open);
   must_post(l, [] {});
   CHECK(l.run_until_idle() == 1);

@@ -30,17 +30,26 @@ struct endless_kernel : hybridloop::detail::system_kernel {
     if (deadline != never) ++sleeps_capped;
     return real::futex_wait(word, expected, deadline);
   }
-  static int epoll_pwait2(int epoll, epoll_event* out, int room, nanos timeout) noexcept {
+  // Templates, since each system has only its own.
+  template <class Event, class Real = real>
+  static int epoll_pwait2(int epoll, Event* out, int room, nanos timeout) noexcept {
     ++sleeps_capped;
-    return real::epoll_pwait2(epoll, out, room, timeout);
+    return Real::epoll_pwait2(epoll, out, room, timeout);
   }
-  static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
+  template <class Event, class Real = real>
+  static int epoll_wait(int epoll, Event* out, int room, int milliseconds) noexcept {
     if (milliseconds > 0) ++sleeps_capped;
-    return real::epoll_wait(epoll, out, room, milliseconds);
+    return Real::epoll_wait(epoll, out, room, milliseconds);
   }
-  static int poll(pollfd* descriptors, std::size_t count, nanos timeout) noexcept {
+  template <class Set, class Real = real>
+  static int poll(Set* descriptors, std::size_t count, nanos timeout) noexcept {
     if (timeout != 0 && timeout != never) ++sleeps_capped;
-    return real::poll(descriptors, count, timeout);
+    return Real::poll(descriptors, count, timeout);
+  }
+  template <class Packet, class Real = real>
+  static int port_wait(hybridloop::native_handle port, Packet* out, int room, nanos timeout) noexcept {
+    if (timeout != 0 && timeout != never) ++sleeps_capped;
+    return Real::port_wait(port, out, room, timeout);
   }
 };
 

@@ -8,9 +8,6 @@
 #include <type_traits>
 #include <vector>
 
-#include <dlfcn.h>
-#include <pthread.h>
-
 #include <hybridloop.hpp>
 
 #include "support/proc.hpp"
@@ -19,6 +16,11 @@
 #include "support/scarcity.hpp"
 #include "support/support.hpp"
 #include "support/waits.hpp"
+
+#if SUPPORT_COUNTS_ALLOCATIONS
+#include <dlfcn.h>
+#include <pthread.h>
+#endif
 
 using namespace support;
 using hybridloop::basic_semaphore;

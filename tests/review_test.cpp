@@ -12,7 +12,6 @@
 #include "support/support.hpp"
 #include "support/virtual_clock.hpp"
 
-#include <poll.h>
 
 using namespace support;
 using namespace hybridloop;
@@ -215,18 +214,16 @@ TEST_CASE("a poster that waited for room gives its block back before the loop is
 TEST_CASE("watching a number that was just closed leaves the loop its bell") {
   loop l;
   socket_pair pair;
-  int ends[2];
-  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
-  ::close(ends[0]);
-  ::close(ends[1]);
+  const descriptor gone[2] = {open_file(), open_file()};
+  for (const descriptor each : gone) close_file(each);
   std::error_code first;
   std::error_code second;
 
   l.watch(
-      ends[0], interest::readable, [] {}, first);
+      gone[0], interest::readable, [] {}, first);
   l.watch(pair.left(), interest::readable, [] {});
   l.watch(
-      ends[0], interest::readable, [] {}, second);
+      gone[0], interest::readable, [] {}, second);
   scoped_thread poster([&l] {
     while (l.stats().in_poller == 0) std::this_thread::yield();
     must_post(l, [&l] { l.stop(); });
@@ -442,8 +439,7 @@ TEST_CASE("a task that spills at any moment of a loop's leaving to a foreign one
       if (push_at::phase == push_at::pushed) push_at::phase = push_at::may_publish;
       poster.join();
 
-      pollfd look{handle, POLLIN, 0};
-      if (ran == 0) ::poll(&look, 1, -1);
+      if (ran == 0) becomes_readable(handle, -1);
       while (ran == 0) l.poll();
     }
   }
