@@ -2,8 +2,8 @@
 //
 // One header, no dependencies. Any thread posts closures to the loop without a lock, without an
 // allocation, and without a system call while the loop is awake. A loop that watches no descriptor
-// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll or kqueue.
-// Nothing that was accepted is ever lost.
+// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll, kqueue or
+// a completion port. Nothing that was accepted is ever lost.
 //
 //   hybridloop::loop loop;
 //   std::thread worker([&] {
@@ -245,7 +245,7 @@
 // HYBRIDLOOP_POLLER              auto | epoll | kqueue | windows | poll  default auto
 //
 //   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, windows on
-//   Windows, and poll elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   Windows, and poll elsewhere. poll is poll(2), or WSAPoll: each wait costs as much as there are descriptors, and `edge` is told like
 //   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
@@ -4925,7 +4925,7 @@ class afd_poller {
   }
   void set_pending(afd_slot& s, bool now) noexcept {
     s.pending = now;
-    pending_ = now ? pending_ + 1 : pending_ - 1;
+    if (!s.object) sockets_pending_ = now ? sockets_pending_ + 1 : sockets_pending_ - 1;
   }
 
   void schedule(afd_slot& s) noexcept {
@@ -5016,10 +5016,10 @@ class afd_poller {
     return events != 0;
   }
 
-  // A question that is out is answered, also one that was taken back.
+  // The kernel writes to the memory of a question about a socket until it is answered.
   void collect() noexcept {
     port_packet packets[batch];
-    while (pending_ != 0) {
+    while (sockets_pending_ != 0) {
       const int got = Kernel::port_wait(port_, packets, static_cast<int>(batch), never);
       if (got < 0) fail("the kernel does not answer what it was asked");
       bool rung = false;
@@ -5039,7 +5039,7 @@ class afd_poller {
   afd_slots<Kernel> slots_;
   plain_array<afd_slot*> places_;  // by number
   afd_slot* due_ = nullptr;
-  std::size_t pending_ = 0;
+  std::size_t sockets_pending_ = 0;
   bool waiting_ = false;
   bool exposed_ = false;
 };
@@ -11046,7 +11046,7 @@ class basic_loop {
   // Readable from when there is posted work, a ready descriptor, a stop, a close or a wake until the
   // next poll() has dealt with it; deadlines do not make it so. After a close, run() once more: it runs
   // what was accepted, and returns. The same for the life of the loop, closed on
-  // exec, and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
+  // exec (on Windows a HANDLE, as a number), and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
   // by fast_path::mini and by pollers that have no such thing, with errc::wrong_thread while another
   // thread runs the loop; throws what the twin answers.
   template <class Build = detail::build_tag>
