@@ -1794,7 +1794,6 @@ struct posix_kernel : kqueue_calls {
   static constexpr int poll_error = POLLERR;
   static constexpr int poll_hangup = POLLHUP;
   static constexpr int poll_invalid = POLLNVAL;
-  static constexpr bool poll_hangup_may_be_half = false;
 #endif
 
   static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
@@ -2850,13 +2849,14 @@ struct winsock_calls : port_calls {
   static constexpr int poll_hangup = 0x2;
   static constexpr int poll_invalid = 0x4;
   static constexpr int poll_half_close = 0;
-  static constexpr bool poll_hangup_may_be_half = true;
 
   static int poll(poll_entry* set, std::size_t count, nanos timeout) noexcept {
     constexpr nanos longest = nanos{24} * 3600 * 1000;
     const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
     const int span = timeout == never ? -1 : static_cast<int>(up < longest ? up : longest);
-    return answer(all().poll(set, static_cast<unsigned long>(count), span));
+    int got = answer(all().poll(set, static_cast<unsigned long>(count), span));
+    for (std::size_t i = 0; i < count && got > 0; ++i) got -= keep_what_concerns(set[i]) ? 0 : 1;
+    return got;
   }
 
   // Two ends of a connection over the loopback: Windows has no pipe that can be polled.
@@ -2893,6 +2893,14 @@ struct winsock_calls : port_calls {
   static int replace(native_handle, native_handle) noexcept { return -ENOTSUP; }
 
  private:
+  // It tells of a half close what it tells of a hang-up, asked or not; that is nothing to who only writes. False:
+  // nothing is left.
+  static bool keep_what_concerns(poll_entry& e) noexcept {
+    if (e.events != poll_out || (e.revents & poll_hangup) == 0 || (e.revents & poll_error) != 0) return true;
+    e.revents = static_cast<short>(e.revents & ~poll_hangup);
+    return e.revents != 0;
+  }
+
   struct address {
     unsigned short family;
     unsigned char port[2];
@@ -3199,7 +3207,6 @@ namespace detail {
 //   both, with a mask    where the system can: a wake reaches those whose mask has a bit of it
 //   poll(set, n, timeout)          relative; `never` waits for ever
 //   poll_entry, poll_in and so on    its set, and its words
-//   poll_hangup_may_be_half        whether it says hang-up, unasked, when the peer has sent its last
 //   poll_half_close      what poll() reports when the peer has sent its last; 0 where it says nothing
 //   pipe(ends)           the end to read from, then the end to write to; neither blocks, nor is inherited
 //   identify(fd, out)    which file a number names
@@ -4520,10 +4527,9 @@ class poll_poller {
     if (e == nullptr || e->set_at > copied_at_) return false;
     out.token = e->token;
     if ((polled.revents & Kernel::poll_invalid) == 0 && !means_gone(look_again(*e))) {
-      const int told = concerning(polled.revents, e->events);
-      out.what = ready_of(told);
-      e->silent = e->once && told != 0;
-      return told != 0;
+      out.what = ready_of(polled.revents);
+      e->silent = e->once;
+      return true;
     }
     out.what = ready{};
     out.what.error = true;
@@ -4538,12 +4544,6 @@ class poll_poller {
     if (has(what, interest::writable)) events |= Kernel::poll_out;
     if (has(what, interest::priority)) events |= Kernel::poll_priority;
     return static_cast<short>(events);
-  }
-
-  // A half close is nothing to who only writes.
-  static int concerning(int told, short asked) noexcept {
-    const bool may_be_half = Kernel::poll_hangup_may_be_half && (told & Kernel::poll_error) == 0;
-    return may_be_half && asked == Kernel::poll_out ? told & ~Kernel::poll_hangup : told;
   }
 
   static ready ready_of(int events) noexcept {

@@ -244,10 +244,9 @@ class poll_poller {
     if (e == nullptr || e->set_at > copied_at_) return false;
     out.token = e->token;
     if ((polled.revents & Kernel::poll_invalid) == 0 && !means_gone(look_again(*e))) {
-      const int told = concerning(polled.revents, e->events);
-      out.what = ready_of(told);
-      e->silent = e->once && told != 0;
-      return told != 0;
+      out.what = ready_of(polled.revents);
+      e->silent = e->once;
+      return true;
     }
     out.what = ready{};
     out.what.error = true;
@@ -262,12 +261,6 @@ class poll_poller {
     if (has(what, interest::writable)) events |= Kernel::poll_out;
     if (has(what, interest::priority)) events |= Kernel::poll_priority;
     return static_cast<short>(events);
-  }
-
-  // A half close is nothing to who only writes.
-  static int concerning(int told, short asked) noexcept {
-    const bool may_be_half = Kernel::poll_hangup_may_be_half && (told & Kernel::poll_error) == 0;
-    return may_be_half && asked == Kernel::poll_out ? told & ~Kernel::poll_hangup : told;
   }
 
   static ready ready_of(int events) noexcept {

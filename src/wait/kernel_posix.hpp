@@ -76,7 +76,6 @@ struct posix_kernel : kqueue_calls {
   static constexpr int poll_error = POLLERR;
   static constexpr int poll_hangup = POLLHUP;
   static constexpr int poll_invalid = POLLNVAL;
-  static constexpr bool poll_hangup_may_be_half = false;
 #endif
 
   static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }

@@ -35,13 +35,14 @@ struct winsock_calls : port_calls {
   static constexpr int poll_hangup = 0x2;
   static constexpr int poll_invalid = 0x4;
   static constexpr int poll_half_close = 0;
-  static constexpr bool poll_hangup_may_be_half = true;
 
   static int poll(poll_entry* set, std::size_t count, nanos timeout) noexcept {
     constexpr nanos longest = nanos{24} * 3600 * 1000;
     const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
     const int span = timeout == never ? -1 : static_cast<int>(up < longest ? up : longest);
-    return answer(all().poll(set, static_cast<unsigned long>(count), span));
+    int got = answer(all().poll(set, static_cast<unsigned long>(count), span));
+    for (std::size_t i = 0; i < count && got > 0; ++i) got -= keep_what_concerns(set[i]) ? 0 : 1;
+    return got;
   }
 
   // Two ends of a connection over the loopback: Windows has no pipe that can be polled.
@@ -78,6 +79,14 @@ struct winsock_calls : port_calls {
   static int replace(native_handle, native_handle) noexcept { return -ENOTSUP; }
 
  private:
+  // It tells of a half close what it tells of a hang-up, asked or not; that is nothing to who only writes. False:
+  // nothing is left.
+  static bool keep_what_concerns(poll_entry& e) noexcept {
+    if (e.events != poll_out || (e.revents & poll_hangup) == 0 || (e.revents & poll_error) != 0) return true;
+    e.revents = static_cast<short>(e.revents & ~poll_hangup);
+    return e.revents != 0;
+  }
+
   struct address {
     unsigned short family;
     unsigned char port[2];
