@@ -9,7 +9,7 @@
 #include "base/clock.hpp"
 #include "base/contract.hpp"
 #include "base/handle.hpp"
-#include "wait/kernel_port.hpp"
+#include "wait/kernel_winsock.hpp"
 #include "wait/windows_calls.hpp"
 
 #if HYBRIDLOOP_OS(WINDOWS)
@@ -18,7 +18,7 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-struct windows_kernel : port_calls {
+struct windows_kernel : winsock_calls {
   static constexpr const char* parking = "WaitOnAddress";
 
   // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
@@ -139,6 +139,15 @@ struct windows_kernel : port_calls {
     const bool usual = handle > 0 && handle <= 0x7fffffff && handle % native_handle{handle_step} == 0;
     return usual && all().handle_information(reinterpret_cast<void*>(handle), &flags) != 0;
   }
+
+#if !HYBRIDLOOP_NO_IO
+  static int identify(native_handle handle, file_identity& out) noexcept {
+    if (!is_descriptor(handle)) return -EBADF;
+    if (is_socket(handle)) return 0;
+    out.always_ready = is_file(handle);
+    return out.always_ready ? 0 : -EBADF;
+  }
+#endif
 
  private:
   static constexpr unsigned long for_ever = 0xffffffff;

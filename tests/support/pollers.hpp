@@ -11,7 +11,7 @@
 #elif defined(__linux__)
 #define SUPPORT_POLLERS(kernel) hybridloop::detail::epoll_poller<kernel>, hybridloop::detail::poll_poller<kernel>
 #elif defined(_WIN32)
-#define SUPPORT_POLLERS(kernel) hybridloop::detail::afd_poller<kernel>
+#define SUPPORT_POLLERS(kernel) hybridloop::detail::afd_poller<kernel>, hybridloop::detail::poll_poller<kernel>
 #else
 #define SUPPORT_POLLERS(kernel) hybridloop::detail::kqueue_poller<kernel>, hybridloop::detail::poll_poller<kernel>
 #endif
