@@ -2,8 +2,8 @@
 //
 // One header, no dependencies. Any thread posts closures to the loop without a lock, without an
 // allocation, and without a system call while the loop is awake. A loop that watches no descriptor
-// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll or kqueue.
-// Nothing that was accepted is ever lost.
+// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll, kqueue or
+// a completion port. Nothing that was accepted is ever lost.
 //
 //   hybridloop::loop loop;
 //   std::thread worker([&] {
@@ -82,7 +82,8 @@
 //   base/    os config contract error clock bits pause handle
 //   task/    unique_task memory plain_array fifo index_stack slab arena
 //   wait/    kernel_kqueue kernel_posix monitor parking_lot kernel_linux kernel_unix kernel_macos
-//            kernel_bsd windows_calls kernel_port kernel_windows kernel parker notice bell fence
+//            kernel_bsd windows_calls kernel_port kernel_winsock kernel_windows kernel parker
+//            notice bell fence
 //   poller/  contract epoll kqueue poll afd_slots afd none select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag strays wheel timers
@@ -244,7 +245,7 @@
 // HYBRIDLOOP_POLLER              auto | epoll | kqueue | windows | poll  default auto
 //
 //   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, windows on
-//   Windows, and poll elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   Windows, and poll elsewhere. poll is poll(2), or WSAPoll: each wait costs as much as there are descriptors, and `edge` is told like
 //   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER
@@ -1785,6 +1786,16 @@ struct posix_kernel : kqueue_calls {
   static int read(int fd, void* bytes, std::size_t size) noexcept {
     return answer(::read(fd, bytes, size));
   }
+#if !HYBRIDLOOP_NO_IO
+  using poll_entry = ::pollfd;
+  static constexpr int poll_in = POLLIN;
+  static constexpr int poll_out = POLLOUT;
+  static constexpr int poll_priority = POLLPRI;
+  static constexpr int poll_error = POLLERR;
+  static constexpr int poll_hangup = POLLHUP;
+  static constexpr int poll_invalid = POLLNVAL;
+#endif
+
   static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
   static int close(int fd) noexcept { return answer(::close(fd)); }
 
@@ -2816,6 +2827,182 @@ HYBRIDLOOP_CLOSE
 #endif
 // <<< wait/kernel_port.hpp
 
+// >>> wait/kernel_winsock.hpp - sockets as the fallback over WSAPoll calls them: Windows
+#if HYBRIDLOOP_OS(WINDOWS)
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Nobody tells one socket from another that has its number by now.
+struct file_identity {
+  bool always_ready = false;  // a file that cannot be waited for
+
+  friend constexpr bool operator==(const file_identity&, const file_identity&) noexcept { return true; }
+};
+
+#if !HYBRIDLOOP_NO_IO
+struct winsock_calls : port_calls {
+  struct poll_entry {
+    std::uintptr_t fd;
+    short events;
+    short revents;
+  };
+  static constexpr int poll_in = 0x100;
+  static constexpr int poll_out = 0x10;
+  static constexpr int poll_priority = 0x200;
+  static constexpr int poll_error = 0x1;
+  static constexpr int poll_hangup = 0x2;
+  static constexpr int poll_invalid = 0x4;
+  static constexpr int poll_half_close = 0;
+
+  static int poll(poll_entry* set, std::size_t count, nanos timeout) noexcept {
+    constexpr nanos longest = nanos{24} * 3600 * 1000;
+    const nanos up = timeout / 1000000 + (timeout % 1000000 != 0 ? 1 : 0);
+    const int span = timeout == never ? -1 : static_cast<int>(up < longest ? up : longest);
+    int got = answer(all().poll(set, static_cast<unsigned long>(count), span));
+    for (std::size_t i = 0; i < count && got > 0; ++i) got -= keep_what_concerns(set[i]) ? 0 : 1;
+    return got;
+  }
+
+  // Two ends of a connection over the loopback: Windows has no pipe that can be polled.
+  static int pipe(native_handle (&ends)[2]) noexcept {
+    if (!all().complete || all().started != 0) return -ENOTSUP;
+    const std::uintptr_t listener = make();
+    const std::uintptr_t client = make();
+    address here{};
+    std::uintptr_t server = none;
+    if (listener != none && client != none && listen_at(listener, here) && all().connect(client, &here, sizeof here) == 0) {
+      server = accept_own(listener, client);
+    }
+    if (listener != none) all().close_socket(listener);
+    if (server != none && settle(server) && settle(client)) {
+      ends[0] = static_cast<native_handle>(server);
+      ends[1] = static_cast<native_handle>(client);
+      return 0;
+    }
+    for (const std::uintptr_t each : {server, client}) {
+      if (each != none) all().close_socket(each);
+    }
+    return -EMFILE;
+  }
+
+  static int write(native_handle socket, const void* bytes, std::size_t size) noexcept {
+    return answer(all().send(static_cast<std::uintptr_t>(socket), bytes, static_cast<int>(size), 0));
+  }
+  static int read(native_handle socket, void* bytes, std::size_t size) noexcept {
+    return answer(all().receive(static_cast<std::uintptr_t>(socket), bytes, static_cast<int>(size), 0));
+  }
+  static int close(native_handle socket) noexcept {
+    return answer(all().close_socket(static_cast<std::uintptr_t>(socket)));
+  }
+  static int replace(native_handle, native_handle) noexcept { return -ENOTSUP; }
+
+ private:
+  // It tells of a half close what it tells of a hang-up, asked or not; that is nothing to who only writes. False:
+  // nothing is left.
+  static bool keep_what_concerns(poll_entry& e) noexcept {
+    if (e.events != poll_out || (e.revents & poll_hangup) == 0 || (e.revents & poll_error) != 0) return true;
+    e.revents = static_cast<short>(e.revents & ~poll_hangup);
+    return e.revents != 0;
+  }
+
+  struct address {
+    unsigned short family;
+    unsigned char port[2];
+    unsigned char host[4];
+    unsigned char zero[8];
+
+    bool is(const address& other) const noexcept { return port[0] == other.port[0] && port[1] == other.port[1]; }
+  };
+
+  static constexpr std::uintptr_t none = ~std::uintptr_t{0};
+  static constexpr int would_block = 10035;
+
+  static int answer(int result) noexcept {
+    if (result >= 0) return result;
+    return all().socket_error() == would_block ? -EAGAIN : -EIO;
+  }
+
+  static std::uintptr_t make() noexcept {
+    constexpr int internet = 2, stream = 1;
+    return all().socket(internet, stream, 0);
+  }
+  static bool listen_at(std::uintptr_t listener, address& here) noexcept {
+    here.family = 2;
+    here.host[0] = 127;
+    here.host[3] = 1;
+    int size = sizeof here;
+    const functions& f = all();
+    return f.bind(listener, &here, size) == 0 && f.listen(listener, 1) == 0 && f.name(listener, &here, &size) == 0;
+  }
+  // Somebody else may have been quicker to connect.
+  static std::uintptr_t accept_own(std::uintptr_t listener, std::uintptr_t client) noexcept {
+    address ours{}, theirs{};
+    int size = sizeof ours;
+    if (all().name(client, &ours, &size) != 0) return none;
+    for (;;) {
+      size = sizeof theirs;
+      const std::uintptr_t got = all().accept(listener, &theirs, &size);
+      if (got == none || theirs.is(ours)) return got;
+      all().close_socket(got);
+    }
+  }
+  // Neither blocks, nor is inherited, nor waits for more to send.
+  static bool settle(std::uintptr_t socket) noexcept {
+    constexpr long no_blocking = static_cast<long>(0x8004667E);
+    constexpr unsigned long inherits = 1;
+    unsigned long yes = 1;
+    const functions& f = all();
+    f.set_option(socket, 6, 1, &yes, sizeof yes);
+    return f.control(socket, no_blocking, &yes) == 0 && f.set_information(reinterpret_cast<void*>(socket), inherits, 0) != 0;
+  }
+
+  struct functions {
+    int(__stdcall* poll)(poll_entry*, unsigned long, int);
+    std::uintptr_t(__stdcall* socket)(int, int, int);
+    int(__stdcall* bind)(std::uintptr_t, const address*, int);
+    int(__stdcall* listen)(std::uintptr_t, int);
+    int(__stdcall* connect)(std::uintptr_t, const address*, int);
+    std::uintptr_t(__stdcall* accept)(std::uintptr_t, address*, int*);
+    int(__stdcall* name)(std::uintptr_t, address*, int*);
+    int(__stdcall* send)(std::uintptr_t, const void*, int, int);
+    int(__stdcall* receive)(std::uintptr_t, void*, int, int);
+    int(__stdcall* close_socket)(std::uintptr_t);
+    int(__stdcall* control)(std::uintptr_t, long, unsigned long*);
+    int(__stdcall* set_option)(std::uintptr_t, int, int, const void*, int);
+    int(__stdcall* socket_error)();
+    int(__stdcall* set_information)(void*, unsigned long, unsigned long);
+    bool complete;
+    int started;
+  };
+
+  static const functions& all() noexcept {
+    static const functions found = look_up();
+    return found;
+  }
+  static functions look_up() noexcept {
+    functions f{};
+    const windows_library kernel("kernel32.dll"), sockets("ws2_32.dll");
+    int(__stdcall * start)(unsigned short, void*) = nullptr;
+    f.complete = sockets.find(start, "WSAStartup") && sockets.find(f.poll, "WSAPoll") && sockets.find(f.socket, "socket") &&
+                 sockets.find(f.bind, "bind") && sockets.find(f.listen, "listen") && sockets.find(f.connect, "connect") &&
+                 sockets.find(f.accept, "accept") && sockets.find(f.name, "getsockname") && sockets.find(f.send, "send") &&
+                 sockets.find(f.receive, "recv") && sockets.find(f.close_socket, "closesocket") &&
+                 sockets.find(f.control, "ioctlsocket") && sockets.find(f.set_option, "setsockopt") &&
+                 sockets.find(f.socket_error, "WSAGetLastError") && kernel.find(f.set_information, "SetHandleInformation");
+    alignas(std::uint64_t) unsigned char about[512];  // more than it writes
+    f.started = f.complete ? start(0x202, about) : -1;
+    return f;
+  }
+};
+#else
+struct winsock_calls : port_calls {};
+#endif
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_OS(WINDOWS)
+// <<< wait/kernel_winsock.hpp
+
 // >>> wait/kernel_windows.hpp - the kernel seam on Windows: WaitOnAddress, and what all threads and pages need
 #if HYBRIDLOOP_OS(WINDOWS)
 #include <process.h>
@@ -2823,7 +3010,7 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 namespace detail {
 
-struct windows_kernel : port_calls {
+struct windows_kernel : winsock_calls {
   static constexpr const char* parking = "WaitOnAddress";
 
   // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
@@ -2928,13 +3115,13 @@ struct windows_kernel : port_calls {
     mutex& mutex_;
   };
 
-  // The process's affinity mask: of one group of 64 at most.
+  // The thread's affinity mask: of one group of 64 at most.
   static unsigned usable_cpus() noexcept {
-    std::uintptr_t ours = 0, all_there_are = 0;
-    void* const this_process = reinterpret_cast<void*>(std::intptr_t{-1});
-    if (all().affinity(this_process, &ours, &all_there_are) == 0) return 1;
+    group_affinity ours{};
+    void* const this_thread = reinterpret_cast<void*>(std::intptr_t{-2});
+    if (all().affinity(this_thread, &ours) == 0) return 1;
     unsigned count = 0;
-    for (; ours != 0; ours &= ours - 1) ++count;
+    for (; ours.mask != 0; ours.mask &= ours.mask - 1) ++count;
     return count != 0 ? count : 1u;
   }
 
@@ -2945,9 +3132,24 @@ struct windows_kernel : port_calls {
     return usual && all().handle_information(reinterpret_cast<void*>(handle), &flags) != 0;
   }
 
+#if !HYBRIDLOOP_NO_IO
+  static int identify(native_handle handle, file_identity& out) noexcept {
+    if (!is_descriptor(handle)) return -EBADF;
+    if (is_socket(handle)) return 0;
+    out.always_ready = is_file(handle);
+    return out.always_ready ? 0 : -EBADF;
+  }
+#endif
+
  private:
   static constexpr unsigned long for_ever = 0xffffffff;
   static constexpr unsigned long timed_out = 1460;
+
+  struct group_affinity {
+    std::uintptr_t mask;
+    unsigned short group;
+    unsigned short reserved[3];
+  };
 
   struct functions {
     int(__stdcall* wait_on_address)(const void*, const void*, std::size_t, unsigned long);
@@ -2964,7 +3166,7 @@ struct windows_kernel : port_calls {
     void(__stdcall* lock)(void**);
     unsigned char(__stdcall* try_lock)(void**);
     void(__stdcall* unlock)(void**);
-    int(__stdcall* affinity)(void*, std::uintptr_t*, std::uintptr_t*);
+    int(__stdcall* affinity)(void*, group_affinity*);
     int(__stdcall* handle_information)(void*, unsigned long*);
     bool is_wine;
   };
@@ -2983,7 +3185,7 @@ struct windows_kernel : port_calls {
         kernel.find(f.unmap, "VirtualFree") && kernel.find(f.yield, "SwitchToThread") && kernel.find(f.sleep, "Sleep") &&
         kernel.find(f.wait_for, "WaitForSingleObject") && kernel.find(f.close, "CloseHandle") &&
         kernel.find(f.lock, "AcquireSRWLockExclusive") && kernel.find(f.try_lock, "TryAcquireSRWLockExclusive") &&
-        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetProcessAffinityMask") &&
+        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetThreadGroupAffinity") &&
         kernel.find(f.handle_information, "GetHandleInformation");
     if (!complete) fail("needs Windows 8 or later: there is no WaitOnAddress");
     const char*(__cdecl* version)() = nullptr;
@@ -3014,6 +3216,7 @@ namespace detail {
 //                        nobody any more
 //   both, with a mask    where the system can: a wake reaches those whose mask has a bit of it
 //   poll(set, n, timeout)          relative; `never` waits for ever
+//   poll_entry, poll_in and so on    its set, and its words
 //   poll_half_close      what poll() reports when the peer has sent its last; 0 where it says nothing
 //   pipe(ends)           the end to read from, then the end to write to; neither blocks, nor is inherited
 //   identify(fd, out)    which file a number names
@@ -3317,7 +3520,7 @@ struct user_bell {
 // reads it empty.
 template <class Kernel>
 struct pipe_bell {
-  static int open(int (&ends)[2]) noexcept { return Kernel::pipe(ends); }
+  static int open(native_handle (&ends)[2]) noexcept { return Kernel::pipe(ends); }
 
   // Any thread, any signal handler; the end to write to. 0, or the errno that could not be mended.
   static int ring(native_handle bell) noexcept {
@@ -3332,7 +3535,7 @@ struct pipe_bell {
   }
 
   // The end to read from.
-  static void hear(int bell) noexcept {
+  static void hear(native_handle bell) noexcept {
     char rings[1024];
     while (Kernel::read(bell, rings, sizeof rings) == static_cast<int>(sizeof rings)) {
     }
@@ -4092,7 +4295,7 @@ HYBRIDLOOP_CLOSE
 // <<< poller/kqueue.hpp
 
 // >>> poller/poll.hpp - readiness from poll(2), which every POSIX system has
-#if HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
+#if !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -4123,7 +4326,7 @@ class poll_poller {
 
   // First the end to write to: who still rang it would be sent a SIGPIPE otherwise.
   void close() noexcept {
-    for (int* end : {&ends_[1], &ends_[0]}) {
+    for (native_handle* end : {&ends_[1], &ends_[0]}) {
       if (*end >= 0) Kernel::close(*end);
       *end = -1;
     }
@@ -4144,10 +4347,10 @@ class poll_poller {
   }
 
   int reopen() noexcept {
-    const int old[2] = {std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    const native_handle old[2] = {std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
     abandon();
     if (!copy_.reach(1)) return ENOMEM;
-    int fresh[2] = {-1, -1};
+    native_handle fresh[2] = {-1, -1};
     int moved = pipe_bell<Kernel>::open(fresh);
     for (int i = 1; i >= 0; --i) {
       if (moved >= 0) moved = Kernel::replace(old[i], fresh[i]);
@@ -4212,11 +4415,11 @@ class poll_poller {
     const std::size_t polled = begin_wait();
     const int got = Kernel::poll(copy_.data(), polled, timeout);
     const int bell = got > 0 ? copy_[0].revents : 0;
-    if ((bell & POLLIN) != 0) pipe_bell<Kernel>::hear(ends_[0]);
+    if ((bell & Kernel::poll_in) != 0) pipe_bell<Kernel>::hear(ends_[0]);
     const typename Kernel::hold held(mutex_);
     waiting_ = false;
     if (got <= 0) return got == -EINTR ? 0 : got;
-    if ((bell & ~POLLIN) != 0) return -EBADF;  // somebody has closed our own
+    if ((bell & ~Kernel::poll_in) != 0) return -EBADF;  // somebody has closed our own
     return translate(polled, got - (bell != 0 ? 1 : 0), out, room);
   }
 
@@ -4224,8 +4427,10 @@ class poll_poller {
   static int ring(native_handle bell) noexcept { return pipe_bell<Kernel>::ring(bell); }
 
  private:
+  using poll_entry = typename Kernel::poll_entry;
+
   struct entry {
-    int fd;
+    native_handle fd;
     short events;
     bool once;
     bool silent;  // until change()
@@ -4234,7 +4439,8 @@ class poll_poller {
     file_identity file;
   };
 
-  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd); }
+  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd) / handle_step; }
+  static auto poll_number(native_handle fd) noexcept { return static_cast<decltype(poll_entry::fd)>(fd); }
 
   int identify(native_handle fd, file_identity& file) const noexcept {
     return owns(fd) ? EBADF : -Kernel::identify(fd, file);
@@ -4291,10 +4497,10 @@ class poll_poller {
   std::size_t begin_wait() noexcept {
     const typename Kernel::hold held(mutex_);
     if (copy_.room() <= count_) copy_.swap(spare_);
-    copy_[0] = {ends_[0], POLLIN, 0};
+    copy_[0] = {poll_number(ends_[0]), Kernel::poll_in, 0};
     std::size_t polled = 1;
     for (std::size_t i = 0; i < count_; ++i) {
-      if (!entries_[i].silent) copy_[polled++] = {entries_[i].fd, entries_[i].events, 0};
+      if (!entries_[i].silent) copy_[polled++] = {poll_number(entries_[i].fd), entries_[i].events, 0};
     }
     copied_at_ = changes_;
     waiting_ = true;
@@ -4314,11 +4520,12 @@ class poll_poller {
   }
 
   // False when its registration was changed or taken off meanwhile.
-  bool report(const pollfd& polled, poll_event& out) noexcept {
-    entry* e = find(polled.fd);
+  bool report(const poll_entry& polled, poll_event& out) noexcept {
+    const auto fd = static_cast<native_handle>(polled.fd);
+    entry* e = find(fd);
     if (e == nullptr || e->set_at > copied_at_) return false;
     out.token = e->token;
-    if ((polled.revents & POLLNVAL) == 0 && !means_gone(look_again(*e))) {
+    if ((polled.revents & Kernel::poll_invalid) == 0 && !means_gone(look_again(*e))) {
       out.what = ready_of(polled.revents);
       e->silent = e->once;
       return true;
@@ -4326,39 +4533,39 @@ class poll_poller {
     out.what = ready{};
     out.what.error = true;
     out.what.native_error = EBADF;
-    erase(polled.fd);
+    erase(fd);
     return true;
   }
 
   static short events_of(interest what) noexcept {
     int events = 0;
-    if (has(what, interest::readable)) events |= POLLIN | Kernel::poll_half_close;
-    if (has(what, interest::writable)) events |= POLLOUT;
-    if (has(what, interest::priority)) events |= POLLPRI;
+    if (has(what, interest::readable)) events |= Kernel::poll_in | Kernel::poll_half_close;
+    if (has(what, interest::writable)) events |= Kernel::poll_out;
+    if (has(what, interest::priority)) events |= Kernel::poll_priority;
     return static_cast<short>(events);
   }
 
   static ready ready_of(int events) noexcept {
     ready what;
-    what.hangup = (events & (POLLHUP | Kernel::poll_half_close)) != 0;
-    what.readable = (events & POLLIN) != 0 || what.hangup;
-    what.writable = (events & POLLOUT) != 0;
-    what.error = (events & POLLERR) != 0;
-    what.priority = (events & POLLPRI) != 0;
+    what.hangup = (events & (Kernel::poll_hangup | Kernel::poll_half_close)) != 0;
+    what.readable = (events & Kernel::poll_in) != 0 || what.hangup;
+    what.writable = (events & Kernel::poll_out) != 0;
+    what.error = (events & Kernel::poll_error) != 0;
+    what.priority = (events & Kernel::poll_priority) != 0;
     return what;
   }
 
-  int ends_[2] = {-1, -1};
+  native_handle ends_[2] = {-1, -1};
 
   // The waiter alone, but for their room.
-  plain_array<pollfd> copy_;  // the bell, then what is polled
+  plain_array<poll_entry> copy_;  // the bell, then what is polled
   std::size_t next_ = 0;      // where the latest batch ended
 
   // Under the lock.
   typename Kernel::mutex mutex_;
   plain_array<std::size_t> places_;  // by number: one more than the index of its entry, or 0
   plain_array<entry> entries_;
-  plain_array<pollfd> spare_;
+  plain_array<poll_entry> spare_;
   std::size_t count_ = 0;
   std::uint64_t changes_ = 0;
   std::uint64_t copied_at_ = 0;
@@ -4367,7 +4574,7 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
+#endif  // !HYBRIDLOOP_NO_IO
 // <<< poller/poll.hpp
 
 // >>> poller/afd_slots.hpp - what a poller has asked the kernel, at addresses that stay
@@ -4634,7 +4841,7 @@ class afd_poller {
       if (got < 0) return got;
       bool rung = false;
       const int found = translate(packets, got, out, rung);
-      if (found != 0 || rung || (got == 0 && timeout == 0)) return found;
+      if (found != 0 || rung || got == 0) return found;
       if (timeout == 0 || timeout == never) continue;
       timeout = time_between(read_now(), end);
       if (timeout == 0) return 0;
@@ -4717,7 +4924,7 @@ class afd_poller {
   }
   void set_pending(afd_slot& s, bool now) noexcept {
     s.pending = now;
-    pending_ = now ? pending_ + 1 : pending_ - 1;
+    if (!s.object) sockets_pending_ = now ? sockets_pending_ + 1 : sockets_pending_ - 1;
   }
 
   void schedule(afd_slot& s) noexcept {
@@ -4808,10 +5015,10 @@ class afd_poller {
     return events != 0;
   }
 
-  // A question that is out is answered, also one that was taken back.
+  // The kernel writes to the memory of a question about a socket until it is answered.
   void collect() noexcept {
     port_packet packets[batch];
-    while (pending_ != 0) {
+    while (sockets_pending_ != 0) {
       const int got = Kernel::port_wait(port_, packets, static_cast<int>(batch), never);
       if (got < 0) fail("the kernel does not answer what it was asked");
       bool rung = false;
@@ -4831,7 +5038,7 @@ class afd_poller {
   afd_slots<Kernel> slots_;
   plain_array<afd_slot*> places_;  // by number
   afd_slot* due_ = nullptr;
-  std::size_t pending_ = 0;
+  std::size_t sockets_pending_ = 0;
   bool waiting_ = false;
   bool exposed_ = false;
 };
@@ -10838,7 +11045,7 @@ class basic_loop {
   // Readable from when there is posted work, a ready descriptor, a stop, a close or a wake until the
   // next poll() has dealt with it; deadlines do not make it so. After a close, run() once more: it runs
   // what was accepted, and returns. The same for the life of the loop, closed on
-  // exec, and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
+  // exec (on Windows a HANDLE, as a number), and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
   // by fast_path::mini and by pollers that have no such thing, with errc::wrong_thread while another
   // thread runs the loop; throws what the twin answers.
   template <class Build = detail::build_tag>

@@ -2,8 +2,8 @@
 //
 // One header, no dependencies. Any thread posts closures to the loop without a lock, without an
 // allocation, and without a system call while the loop is awake. A loop that watches no descriptor
-// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll or kqueue.
-// Nothing that was accepted is ever lost.
+// sleeps on a word of memory and owns no kernel object; one that watches some sleeps in epoll, kqueue or
+// a completion port. Nothing that was accepted is ever lost.
 //
 //   hybridloop::loop loop;
 //   std::thread worker([&] {
@@ -119,6 +119,7 @@
 #include "wait/kernel_bsd.hpp"
 #include "wait/windows_calls.hpp"
 #include "wait/kernel_port.hpp"
+#include "wait/kernel_winsock.hpp"
 #include "wait/kernel_windows.hpp"
 #include "wait/kernel.hpp"
 #include "wait/parker.hpp"

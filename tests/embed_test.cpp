@@ -37,6 +37,8 @@ using hybridloop::loop_options;
 using hybridloop::watch_id;
 using clock_type = loop::clock;
 
+constexpr bool edges = hybridloop::default_traits::poller::edges;
+
 // Where a system needs a moment to notice that a socket is ready, with that moment.
 bool readable(descriptor handle) {
   return becomes_readable(handle, 0) || (readiness_takes != 0 && becomes_readable(handle, static_cast<int>(readiness_takes / 4000000)));
@@ -71,7 +73,7 @@ class guest {
   // How often the foreign loop has to come back until there is peace, at most `most` times.
   std::size_t serve(std::size_t most) {
     std::size_t returns = 0;
-    for (; returns != most && calls(); ++returns) loop_.poll();
+    for (; returns != most && becomes_readable(handle_, 0); ++returns) loop_.poll();
     return returns;
   }
 
@@ -740,10 +742,13 @@ TEST_CASE("a descriptor that is ready makes the handle readable until it is read
   CHECK(told == 3);
   CHECK(wire.drain_left() == 1);
 
+  // A port holds the answer of before that already.
+  if (!SUPPORT_POSIX) l->poll();
   CHECK_FALSE(l.calls());
 }
 
 TEST_CASE("an edge is told once, and the handle is silent then") {
+  if (!edges) return;
   guest<> l;
   const socket_pair wire;
   std::size_t told = 0;
@@ -838,7 +843,7 @@ TEST_CASE("what a budget leaves behind keeps the handle readable") {
   for (int i = 0; i < 100; ++i) {
     must_post(*l, [&ran] {
       ++ran;
-      std::this_thread::sleep_for(50us);
+      std::this_thread::sleep_for(SUPPORT_POSIX ? 50us : 1000us);
     });
   }
 
@@ -856,6 +861,7 @@ TEST_CASE("what a stop or an exception leaves behind keeps the handle readable")
   for (const socket_pair& wire : wires) {
     l->watch(wire.left(), interest::readable | interest::edge, [&] {
       ++told;
+      if (!edges) wire.drain_left();
       l->stop();
     });
     wire.write_right();

@@ -1339,6 +1339,10 @@ struct slow_kernel : kernel_here {
     if (meanwhile) std::exchange(meanwhile, nullptr)();
     return kernel_here::port_open(port);
   }
+  static int pipe(descriptor (&ends)[2]) noexcept {
+    if (meanwhile) std::exchange(meanwhile, nullptr)();
+    return kernel_here::pipe(ends);
+  }
 #endif
 };
 
@@ -1966,6 +1970,20 @@ struct refusing_kernel : kernel_here {
     if (key == bell_key && failing_writes > 0) return --failing_writes, -ENOMEM;
     return kernel_here::port_post(port, key, what);
   }
+  static int pipe(descriptor (&ends)[2]) noexcept {
+    return no_poller != 0 ? -no_poller : kernel_here::pipe(ends);
+  }
+  static int identify(descriptor socket, hybridloop::detail::file_identity& out) noexcept {
+    return no_control != 0 ? -no_control : kernel_here::identify(socket, out);
+  }
+  static int poll(poll_entry* set, std::size_t count, hybridloop::detail::nanos timeout) noexcept {
+    if (fails()) return -EBADF;
+    return kernel_here::poll(set, count, timeout);
+  }
+  static int write(descriptor socket, const void* bytes, std::size_t size) noexcept {
+    if (failing_writes > 0) return --failing_writes, -EIO;
+    return kernel_here::write(socket, bytes, size);
+  }
 #endif
 
  private:
@@ -2231,6 +2249,22 @@ struct gated_kernel : kernel_here {
   static void close_handle(descriptor handle) noexcept {
     if (handle == bell) closed_bell = true;
     kernel_here::close_handle(handle);
+  }
+  static int pipe(descriptor (&ends)[2]) noexcept {
+    const int made = kernel_here::pipe(ends);
+    bell = ends[1];
+    return made;
+  }
+  static int write(descriptor socket, const void* bytes, std::size_t size) noexcept {
+    if (armed.exchange(false)) {
+      in_write = true;
+      await([] { return may_write.load(); });
+    }
+    return kernel_here::write(socket, bytes, size);
+  }
+  static int close(descriptor socket) noexcept {
+    if (socket == bell) closed_bell = true;
+    return kernel_here::close(socket);
   }
 #endif
 };

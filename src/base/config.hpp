@@ -58,7 +58,7 @@
 // HYBRIDLOOP_POLLER              auto | epoll | kqueue | windows | poll  default auto
 //
 //   The kernel interface behind watch(). auto is epoll on Linux, kqueue on macOS and the BSDs, windows on
-//   Windows, and poll elsewhere. poll is poll(2): each wait costs as much as there are descriptors, and `edge` is told like
+//   Windows, and poll elsewhere. poll is poll(2), or WSAPoll: each wait costs as much as there are descriptors, and `edge` is told like
 //   a level-triggered watch. kqueue on Linux takes a library that brings <sys/event.h>.
 //   Changes the layout: use one value for the whole program.
 #ifndef HYBRIDLOOP_POLLER

@@ -252,7 +252,7 @@ class basic_loop {
   // Readable from when there is posted work, a ready descriptor, a stop, a close or a wake until the
   // next poll() has dealt with it; deadlines do not make it so. After a close, run() once more: it runs
   // what was accepted, and returns. The same for the life of the loop, closed on
-  // exec, and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
+  // exec (on Windows a HANDLE, as a number), and from the first call on the loop sleeps in the poller. Refused with errc::unsupported
   // by fast_path::mini and by pollers that have no such thing, with errc::wrong_thread while another
   // thread runs the loop; throws what the twin answers.
   template <class Build = detail::build_tag>

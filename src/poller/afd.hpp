@@ -143,7 +143,7 @@ class afd_poller {
       if (got < 0) return got;
       bool rung = false;
       const int found = translate(packets, got, out, rung);
-      if (found != 0 || rung || (got == 0 && timeout == 0)) return found;
+      if (found != 0 || rung || got == 0) return found;
       if (timeout == 0 || timeout == never) continue;
       timeout = time_between(read_now(), end);
       if (timeout == 0) return 0;
@@ -226,7 +226,7 @@ class afd_poller {
   }
   void set_pending(afd_slot& s, bool now) noexcept {
     s.pending = now;
-    pending_ = now ? pending_ + 1 : pending_ - 1;
+    if (!s.object) sockets_pending_ = now ? sockets_pending_ + 1 : sockets_pending_ - 1;
   }
 
   void schedule(afd_slot& s) noexcept {
@@ -317,10 +317,10 @@ class afd_poller {
     return events != 0;
   }
 
-  // A question that is out is answered, also one that was taken back.
+  // The kernel writes to the memory of a question about a socket until it is answered.
   void collect() noexcept {
     port_packet packets[batch];
-    while (pending_ != 0) {
+    while (sockets_pending_ != 0) {
       const int got = Kernel::port_wait(port_, packets, static_cast<int>(batch), never);
       if (got < 0) fail("the kernel does not answer what it was asked");
       bool rung = false;
@@ -340,7 +340,7 @@ class afd_poller {
   afd_slots<Kernel> slots_;
   plain_array<afd_slot*> places_;  // by number
   afd_slot* due_ = nullptr;
-  std::size_t pending_ = 0;
+  std::size_t sockets_pending_ = 0;
   bool waiting_ = false;
   bool exposed_ = false;
 };

@@ -13,7 +13,7 @@
 #include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
-#if HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
+#if !HYBRIDLOOP_NO_IO
 HYBRIDLOOP_OPEN
 namespace detail {
 
@@ -44,7 +44,7 @@ class poll_poller {
 
   // First the end to write to: who still rang it would be sent a SIGPIPE otherwise.
   void close() noexcept {
-    for (int* end : {&ends_[1], &ends_[0]}) {
+    for (native_handle* end : {&ends_[1], &ends_[0]}) {
       if (*end >= 0) Kernel::close(*end);
       *end = -1;
     }
@@ -65,10 +65,10 @@ class poll_poller {
   }
 
   int reopen() noexcept {
-    const int old[2] = {std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    const native_handle old[2] = {std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
     abandon();
     if (!copy_.reach(1)) return ENOMEM;
-    int fresh[2] = {-1, -1};
+    native_handle fresh[2] = {-1, -1};
     int moved = pipe_bell<Kernel>::open(fresh);
     for (int i = 1; i >= 0; --i) {
       if (moved >= 0) moved = Kernel::replace(old[i], fresh[i]);
@@ -133,11 +133,11 @@ class poll_poller {
     const std::size_t polled = begin_wait();
     const int got = Kernel::poll(copy_.data(), polled, timeout);
     const int bell = got > 0 ? copy_[0].revents : 0;
-    if ((bell & POLLIN) != 0) pipe_bell<Kernel>::hear(ends_[0]);
+    if ((bell & Kernel::poll_in) != 0) pipe_bell<Kernel>::hear(ends_[0]);
     const typename Kernel::hold held(mutex_);
     waiting_ = false;
     if (got <= 0) return got == -EINTR ? 0 : got;
-    if ((bell & ~POLLIN) != 0) return -EBADF;  // somebody has closed our own
+    if ((bell & ~Kernel::poll_in) != 0) return -EBADF;  // somebody has closed our own
     return translate(polled, got - (bell != 0 ? 1 : 0), out, room);
   }
 
@@ -145,8 +145,10 @@ class poll_poller {
   static int ring(native_handle bell) noexcept { return pipe_bell<Kernel>::ring(bell); }
 
  private:
+  using poll_entry = typename Kernel::poll_entry;
+
   struct entry {
-    int fd;
+    native_handle fd;
     short events;
     bool once;
     bool silent;  // until change()
@@ -155,7 +157,8 @@ class poll_poller {
     file_identity file;
   };
 
-  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd); }
+  static std::size_t number(native_handle fd) noexcept { return static_cast<std::size_t>(fd) / handle_step; }
+  static auto poll_number(native_handle fd) noexcept { return static_cast<decltype(poll_entry::fd)>(fd); }
 
   int identify(native_handle fd, file_identity& file) const noexcept {
     return owns(fd) ? EBADF : -Kernel::identify(fd, file);
@@ -212,10 +215,10 @@ class poll_poller {
   std::size_t begin_wait() noexcept {
     const typename Kernel::hold held(mutex_);
     if (copy_.room() <= count_) copy_.swap(spare_);
-    copy_[0] = {ends_[0], POLLIN, 0};
+    copy_[0] = {poll_number(ends_[0]), Kernel::poll_in, 0};
     std::size_t polled = 1;
     for (std::size_t i = 0; i < count_; ++i) {
-      if (!entries_[i].silent) copy_[polled++] = {entries_[i].fd, entries_[i].events, 0};
+      if (!entries_[i].silent) copy_[polled++] = {poll_number(entries_[i].fd), entries_[i].events, 0};
     }
     copied_at_ = changes_;
     waiting_ = true;
@@ -235,11 +238,12 @@ class poll_poller {
   }
 
   // False when its registration was changed or taken off meanwhile.
-  bool report(const pollfd& polled, poll_event& out) noexcept {
-    entry* e = find(polled.fd);
+  bool report(const poll_entry& polled, poll_event& out) noexcept {
+    const auto fd = static_cast<native_handle>(polled.fd);
+    entry* e = find(fd);
     if (e == nullptr || e->set_at > copied_at_) return false;
     out.token = e->token;
-    if ((polled.revents & POLLNVAL) == 0 && !means_gone(look_again(*e))) {
+    if ((polled.revents & Kernel::poll_invalid) == 0 && !means_gone(look_again(*e))) {
       out.what = ready_of(polled.revents);
       e->silent = e->once;
       return true;
@@ -247,39 +251,39 @@ class poll_poller {
     out.what = ready{};
     out.what.error = true;
     out.what.native_error = EBADF;
-    erase(polled.fd);
+    erase(fd);
     return true;
   }
 
   static short events_of(interest what) noexcept {
     int events = 0;
-    if (has(what, interest::readable)) events |= POLLIN | Kernel::poll_half_close;
-    if (has(what, interest::writable)) events |= POLLOUT;
-    if (has(what, interest::priority)) events |= POLLPRI;
+    if (has(what, interest::readable)) events |= Kernel::poll_in | Kernel::poll_half_close;
+    if (has(what, interest::writable)) events |= Kernel::poll_out;
+    if (has(what, interest::priority)) events |= Kernel::poll_priority;
     return static_cast<short>(events);
   }
 
   static ready ready_of(int events) noexcept {
     ready what;
-    what.hangup = (events & (POLLHUP | Kernel::poll_half_close)) != 0;
-    what.readable = (events & POLLIN) != 0 || what.hangup;
-    what.writable = (events & POLLOUT) != 0;
-    what.error = (events & POLLERR) != 0;
-    what.priority = (events & POLLPRI) != 0;
+    what.hangup = (events & (Kernel::poll_hangup | Kernel::poll_half_close)) != 0;
+    what.readable = (events & Kernel::poll_in) != 0 || what.hangup;
+    what.writable = (events & Kernel::poll_out) != 0;
+    what.error = (events & Kernel::poll_error) != 0;
+    what.priority = (events & Kernel::poll_priority) != 0;
     return what;
   }
 
-  int ends_[2] = {-1, -1};
+  native_handle ends_[2] = {-1, -1};
 
   // The waiter alone, but for their room.
-  plain_array<pollfd> copy_;  // the bell, then what is polled
+  plain_array<poll_entry> copy_;  // the bell, then what is polled
   std::size_t next_ = 0;      // where the latest batch ended
 
   // Under the lock.
   typename Kernel::mutex mutex_;
   plain_array<std::size_t> places_;  // by number: one more than the index of its entry, or 0
   plain_array<entry> entries_;
-  plain_array<pollfd> spare_;
+  plain_array<poll_entry> spare_;
   std::size_t count_ = 0;
   std::uint64_t changes_ = 0;
   std::uint64_t copied_at_ = 0;
@@ -288,4 +292,4 @@ class poll_poller {
 
 }  // namespace detail
 HYBRIDLOOP_CLOSE
-#endif  // HYBRIDLOOP_OS(POSIX) && !HYBRIDLOOP_NO_IO
+#endif  // !HYBRIDLOOP_NO_IO

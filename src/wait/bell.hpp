@@ -60,7 +60,7 @@ struct user_bell {
 // reads it empty.
 template <class Kernel>
 struct pipe_bell {
-  static int open(int (&ends)[2]) noexcept { return Kernel::pipe(ends); }
+  static int open(native_handle (&ends)[2]) noexcept { return Kernel::pipe(ends); }
 
   // Any thread, any signal handler; the end to write to. 0, or the errno that could not be mended.
   static int ring(native_handle bell) noexcept {
@@ -75,7 +75,7 @@ struct pipe_bell {
   }
 
   // The end to read from.
-  static void hear(int bell) noexcept {
+  static void hear(native_handle bell) noexcept {
     char rings[1024];
     while (Kernel::read(bell, rings, sizeof rings) == static_cast<int>(sizeof rings)) {
     }

@@ -29,6 +29,7 @@ namespace detail {
 //                        nobody any more
 //   both, with a mask    where the system can: a wake reaches those whose mask has a bit of it
 //   poll(set, n, timeout)          relative; `never` waits for ever
+//   poll_entry, poll_in and so on    its set, and its words
 //   poll_half_close      what poll() reports when the peer has sent its last; 0 where it says nothing
 //   pipe(ends)           the end to read from, then the end to write to; neither blocks, nor is inherited
 //   identify(fd, out)    which file a number names

@@ -68,6 +68,16 @@ struct posix_kernel : kqueue_calls {
   static int read(int fd, void* bytes, std::size_t size) noexcept {
     return answer(::read(fd, bytes, size));
   }
+#if !HYBRIDLOOP_NO_IO
+  using poll_entry = ::pollfd;
+  static constexpr int poll_in = POLLIN;
+  static constexpr int poll_out = POLLOUT;
+  static constexpr int poll_priority = POLLPRI;
+  static constexpr int poll_error = POLLERR;
+  static constexpr int poll_hangup = POLLHUP;
+  static constexpr int poll_invalid = POLLNVAL;
+#endif
+
   static bool is_descriptor(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
   static int close(int fd) noexcept { return answer(::close(fd)); }
 

@@ -9,7 +9,7 @@
 #include "base/clock.hpp"
 #include "base/contract.hpp"
 #include "base/handle.hpp"
-#include "wait/kernel_port.hpp"
+#include "wait/kernel_winsock.hpp"
 #include "wait/windows_calls.hpp"
 
 #if HYBRIDLOOP_OS(WINDOWS)
@@ -18,7 +18,7 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
-struct windows_kernel : port_calls {
+struct windows_kernel : winsock_calls {
   static constexpr const char* parking = "WaitOnAddress";
 
   // Rounded up, or the last millisecond would be spent spinning. A day at most: the caller sleeps again.
@@ -123,13 +123,13 @@ struct windows_kernel : port_calls {
     mutex& mutex_;
   };
 
-  // The process's affinity mask: of one group of 64 at most.
+  // The thread's affinity mask: of one group of 64 at most.
   static unsigned usable_cpus() noexcept {
-    std::uintptr_t ours = 0, all_there_are = 0;
-    void* const this_process = reinterpret_cast<void*>(std::intptr_t{-1});
-    if (all().affinity(this_process, &ours, &all_there_are) == 0) return 1;
+    group_affinity ours{};
+    void* const this_thread = reinterpret_cast<void*>(std::intptr_t{-2});
+    if (all().affinity(this_thread, &ours) == 0) return 1;
     unsigned count = 0;
-    for (; ours != 0; ours &= ours - 1) ++count;
+    for (; ours.mask != 0; ours.mask &= ours.mask - 1) ++count;
     return count != 0 ? count : 1u;
   }
 
@@ -140,9 +140,24 @@ struct windows_kernel : port_calls {
     return usual && all().handle_information(reinterpret_cast<void*>(handle), &flags) != 0;
   }
 
+#if !HYBRIDLOOP_NO_IO
+  static int identify(native_handle handle, file_identity& out) noexcept {
+    if (!is_descriptor(handle)) return -EBADF;
+    if (is_socket(handle)) return 0;
+    out.always_ready = is_file(handle);
+    return out.always_ready ? 0 : -EBADF;
+  }
+#endif
+
  private:
   static constexpr unsigned long for_ever = 0xffffffff;
   static constexpr unsigned long timed_out = 1460;
+
+  struct group_affinity {
+    std::uintptr_t mask;
+    unsigned short group;
+    unsigned short reserved[3];
+  };
 
   struct functions {
     int(__stdcall* wait_on_address)(const void*, const void*, std::size_t, unsigned long);
@@ -159,7 +174,7 @@ struct windows_kernel : port_calls {
     void(__stdcall* lock)(void**);
     unsigned char(__stdcall* try_lock)(void**);
     void(__stdcall* unlock)(void**);
-    int(__stdcall* affinity)(void*, std::uintptr_t*, std::uintptr_t*);
+    int(__stdcall* affinity)(void*, group_affinity*);
     int(__stdcall* handle_information)(void*, unsigned long*);
     bool is_wine;
   };
@@ -178,7 +193,7 @@ struct windows_kernel : port_calls {
         kernel.find(f.unmap, "VirtualFree") && kernel.find(f.yield, "SwitchToThread") && kernel.find(f.sleep, "Sleep") &&
         kernel.find(f.wait_for, "WaitForSingleObject") && kernel.find(f.close, "CloseHandle") &&
         kernel.find(f.lock, "AcquireSRWLockExclusive") && kernel.find(f.try_lock, "TryAcquireSRWLockExclusive") &&
-        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetProcessAffinityMask") &&
+        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetThreadGroupAffinity") &&
         kernel.find(f.handle_information, "GetHandleInformation");
     if (!complete) fail("needs Windows 8 or later: there is no WaitOnAddress");
     const char*(__cdecl* version)() = nullptr;

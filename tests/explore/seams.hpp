@@ -164,6 +164,7 @@ class poller {
     out = bell_;
     return 0;
   }
+  void settle() noexcept {}
 
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     engine& e = engine::the();

@@ -29,7 +29,7 @@ inline constexpr bool ghosts_stay = false;
 #elif defined(__linux__)
 #define SUPPORT_POLLERS(kernel) hybridloop::detail::epoll_poller<kernel>, hybridloop::detail::poll_poller<kernel>
 #elif defined(_WIN32)
-#define SUPPORT_POLLERS(kernel) hybridloop::detail::afd_poller<kernel>
+#define SUPPORT_POLLERS(kernel) hybridloop::detail::afd_poller<kernel>, hybridloop::detail::poll_poller<kernel>
 #else
 #define SUPPORT_POLLERS(kernel)                                                                               \
   hybridloop::detail::kqueue_poller<kernel>, hybridloop::detail::kqueue_poller<support::deaf<kernel>>, \
