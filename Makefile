@@ -139,9 +139,9 @@ exe      := .exe
 endif
 compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
 
-# Left out on Windows: fork, which it has not; what counts and refuses by the calls of one C library (memory, price)
-# or of one kernel (fault); what reads /proc (idle, lifetime), and eventfds by the thousand (crowd).
-without.windows := fork memory price fault idle lifetime crowd
+# Left out on Windows: fork, which it has not; what counts and refuses by the calls of one C library (memory)
+# or of one kernel (fault); what reads /proc (idle, lifetime).
+without.windows := fork memory fault idle lifetime
 tests    := $(filter-out $(without.$(SYSTEM):%=tests/%_test.cpp),$(sort $(wildcard tests/*_test.cpp)))
 helpers  := $(if $(SYSTEM),tests/support/system_$(SYSTEM).cpp)
 objects  := $(patsubst tests/%.cpp,$(dir)/%.o,tests/main.cpp $(helpers) $(tests)) $(kqueue:%=$(dir)/%.o)
