@@ -418,7 +418,7 @@ TEST_CASE("a task that spills at any moment of a loop's leaving to a foreign one
       push_at::loads = 0;
       basic_loop<load_hooked_traits> l(tiny(2, 8));
       std::error_code refused;
-      const int handle = l.backend_handle(refused);
+      const auto handle = l.backend_handle(refused);
       if (refused == errc::unsupported) return;  // poll(2) has none
       auto p = l.make_producer(2);
       while (l.poll() != 0) {
