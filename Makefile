@@ -142,8 +142,8 @@ endif
 compile   = $(CXX) $(flags) $(warnings) -MMD -MP -MF $@.d -MT $@
 
 # Left out on Windows: fork, which it has not; what counts and refuses by the calls of one C library (memory)
-# or of one kernel (fault); what reads /proc (idle, lifetime).
-without.windows := fork memory fault idle lifetime
+# or of one kernel (kernel, fault); what reads /proc (idle, lifetime).
+without.windows := fork memory kernel fault idle lifetime
 # Nor does the stand-in of kqueue in a fork what kqueues do: its descriptors are copied.
 without.kqueue  := fork
 without  := $(without.$(SYSTEM)) $(without.$(POLLER))

@@ -159,6 +159,7 @@ TEST_SUITE_BEGIN("price");
 TEST_CASE_TEMPLATE("phases 2 and 3 take no lock, where others do", Queue, SUPPORT_QUEUES) {
   using queue = rebind_queue<Queue, priced_traits>;
   constexpr bool lock_free = std::is_same_v<Queue, hybridloop::sync::queue2> || std::is_same_v<Queue, hybridloop::sync::queue3>;
+  if (!handlers_may_wake()) return;  // who sleeps in the parking lot takes its lock
 
   const std::size_t by_semaphores = of_semaphores<queue>(scaled(2000, 50)).locks;
   const std::size_t by_condvars = of_condvars<queue>(scaled(500, 20)).locks;
