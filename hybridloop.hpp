@@ -84,7 +84,8 @@
 //   wait/    kernel_kqueue kernel_posix monitor parking_lot kernel_linux kernel_unix kernel_macos
 //            kernel_bsd windows_calls kernel_port kernel_winsock kernel_windows kernel parker
 //            notice bell fence
-//   poller/  contract epoll kqueue poll afd_slots afd none select
+//   poller/  contract epoll kqueue_bell kqueue_filters terminals kqueue poll afd_slots afd none
+//            select
 //   ingress/ slot_array ring lane_ring spill room queue lane ingress patience stream
 //   timer/   record heap bag strays wheel timers
 //   watch/   record registry watches
@@ -1616,6 +1617,7 @@ HYBRIDLOOP_CLOSE
 #include <fcntl.h>
 #include <sys/types.h>
 #include <sys/event.h>
+#include <sys/select.h>
 #include <sys/time.h>
 #include <unistd.h>
 #endif
@@ -1656,7 +1658,6 @@ struct kqueue_calls {
   // The timeout is relative; `never` waits for ever. A day at most, which every system takes: the caller
   // sleeps again.
   static int kevent_wait(int queue, kernel_event* out, int room, nanos timeout) noexcept {
-    constexpr nanos longest = nanos{24} * 3600 * 1000000000;
     const nanos span = timeout < longest ? timeout : longest;
     timespec limit{};
     limit.tv_sec = static_cast<decltype(limit.tv_sec)>(span / 1000000000);
@@ -1691,6 +1692,25 @@ struct kqueue_calls {
     put(expected, static_cast<std::uintptr_t>(mark));
     return event.udata == expected;
   }
+  // The numbers that select(2) is asked for, and then those that it answers.
+  struct select_set {
+    select_set() noexcept { FD_ZERO(&bits); }
+    static bool takes(int fd) noexcept { return fd >= 0 && fd < FD_SETSIZE; }
+    bool has(int fd) const noexcept { return FD_ISSET(fd, &bits) != 0; }
+    void put(int fd) noexcept { FD_SET(fd, &bits); }
+    void take(int fd) noexcept { FD_CLR(fd, &bits); }
+    fd_set bits;
+  };
+  // Rounded up to microseconds; otherwise as kevent_wait().
+  static int select(int count_of_numbers, select_set& reads, select_set& writes, nanos timeout) noexcept {
+    const nanos span = timeout < longest ? timeout : longest;
+    timeval limit{};
+    limit.tv_sec = static_cast<decltype(limit.tv_sec)>((span + 999) / 1000000000);
+    limit.tv_usec = static_cast<decltype(limit.tv_usec)>((span + 999) % 1000000000 / 1000);
+    return answer_of(::select(count_of_numbers, &reads.bits, &writes.bits, nullptr, timeout == never ? nullptr : &limit));
+  }
+  static bool is_terminal(int fd) noexcept { return ::isatty(fd) == 1; }
+
   static bool kevent_is_end(const kernel_event& event) noexcept { return (event.flags & EV_EOF) != 0; }
 
  private:
@@ -1699,6 +1719,7 @@ struct kqueue_calls {
 #else
   using count = int;
 #endif
+  static constexpr nanos longest = nanos{24} * 3600 * 1000000000;
 
   static int answer_of(int result) noexcept { return result < 0 ? -errno : result; }
   static std::uintptr_t number_of(int fd) noexcept { return static_cast<std::uintptr_t>(fd); }
@@ -3957,6 +3978,168 @@ HYBRIDLOOP_CLOSE
 #endif  // HYBRIDLOOP_OS(LINUX) && !HYBRIDLOOP_NO_IO
 // <<< poller/epoll.hpp
 
+// >>> poller/kqueue_bell.hpp - what ends a wait in a kqueue: an event of the user's, or a pipe where there are none
+#if HYBRIDLOOP_HAS_KQUEUE()
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Kernel>
+class kqueue_bell {
+ public:
+  // For a queue that is empty yet. 0 or an errno.
+  int open(int queue) noexcept {
+    if (bells_.load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
+      int first = untried;  // whose answer is everybody's: a bell is rung as it was made
+      bells_.compare_exchange_strong(first, try_user_events(queue) ? yes : no, std::memory_order_relaxed);  // a hint; settled before there is a bell
+    }
+    if (!has_user_events()) {
+      const int refused = -pipe_bell<Kernel>::open(ends);
+      if (refused != 0) return refused;
+    }
+    return tell(queue);
+  }
+  // That it is to hear the bell. 0 or an errno.
+  int tell(int queue) const noexcept {
+    if (has_user_events()) return -Kernel::kevent_add_user(queue);
+    return -Kernel::kevent_add(queue, ends[0], Kernel::filter_read, false, 0);
+  }
+
+  // False: the event is none of the bell's.
+  bool hears(const typename Kernel::kernel_event& event) const noexcept {
+    if (event.filter == Kernel::filter_user) return true;
+    if (static_cast<native_handle>(event.ident) != ends[0]) return false;
+    pipe_bell<Kernel>::hear(ends[0]);
+    return true;
+  }
+
+  native_handle handle(int queue) const noexcept { return ends[1] >= 0 ? ends[1] : queue; }
+  // Any thread, any signal handler. 0 or an errno.
+  static int ring(native_handle handle) noexcept {
+    return has_user_events() ? user_bell<Kernel>::ring(handle) : pipe_bell<Kernel>::ring(handle);
+  }
+
+  int ends[2] = {-1, -1};  // of the pipe, where it takes one
+
+ private:
+  // Asked of the running kernel: some know the filter and do nothing about it.
+  static bool try_user_events(int queue) noexcept {
+    typename Kernel::kernel_event heard{};
+    return Kernel::kevent_add_user(queue) == 0 && Kernel::kevent_trigger(queue) == 0 &&
+           Kernel::kevent_wait(queue, &heard, 1, 0) == 1 && heard.filter == Kernel::filter_user;
+  }
+  static bool has_user_events() noexcept {
+    return bells_.load(std::memory_order_relaxed) == yes;  // a hint; settled before there is a bell
+  }
+  enum : int { untried, yes, no };
+  static inline std::atomic<int> bells_{untried};
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_HAS_KQUEUE()
+// <<< poller/kqueue_bell.hpp
+
+// >>> poller/kqueue_filters.hpp - what a watch asks for and is told, in the filters of kqueue(2)
+#if HYBRIDLOOP_HAS_KQUEUE()
+HYBRIDLOOP_OPEN
+namespace detail {
+
+template <class Kernel>
+struct kqueue_filters {
+  enum : unsigned { reads = 1, writes = 2, excepts = 4 };
+  static constexpr unsigned every[] = {reads, writes, excepts};
+
+  static unsigned asked_by(interest what) noexcept {
+    return (has(what, interest::readable) ? unsigned{reads} : 0u) | (has(what, interest::writable) ? unsigned{writes} : 0u) |
+           (has(what, interest::priority) ? unsigned{excepts} : 0u);
+  }
+  static typename Kernel::kernel_filter one(unsigned which) noexcept {
+    return which == reads ? Kernel::filter_read : which == writes ? Kernel::filter_write : Kernel::filter_except;
+  }
+
+  // The end of a pipe to write to has no hang-up: its reader is gone, which is an error.
+  static void report(const typename Kernel::kernel_event& event, bool pipe, ready& what) noexcept {
+    const bool over = Kernel::kevent_is_end(event);
+    const bool failed = over && event.fflags != 0;
+    if (event.filter == Kernel::filter_read) {
+      what.readable = true;
+      what.hangup = what.hangup || over;
+      what.error = what.error || failed;
+    } else if (event.filter == Kernel::filter_write) {
+      what.writable = true;
+      what.hangup = what.hangup || (over && !pipe);
+      what.readable = what.readable || what.hangup;
+      what.error = what.error || failed || (over && pipe);
+    } else {
+      what.priority = true;
+    }
+  }
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_HAS_KQUEUE()
+// <<< poller/kqueue_filters.hpp
+
+// >>> poller/terminals.hpp - terminals that kqueue refuses, asked after by select(2) in one wait with the queue
+#if HYBRIDLOOP_HAS_KQUEUE()
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// macOS hears nothing of /dev/tty by kqueue(2) nor by poll(2). Its select(2) does, and knows queues too, so no
+// thread stands in between, as in libuv. Level-triggered, whatever was asked for. The poller's lock is held.
+template <class Kernel>
+class terminals {
+ public:
+  // What one wait asks for, and what it is answered.
+  struct question {
+    typename Kernel::select_set reads, writes;
+    int top = -1;
+
+    bool asks() const noexcept { return top >= 0; }
+    // 0: the queue may have something. Or -errno; EBADF: somebody has closed one of them.
+    int wait(int queue, nanos timeout) noexcept {
+      reads.put(queue);
+      const int got = Kernel::select((queue > top ? queue : top) + 1, reads, writes, timeout);
+      return got < 0 ? got : 0;
+    }
+    bool speaks_of(int fd) const noexcept { return reads.has(fd) || writes.has(fd); }
+    ready answer(int fd) const noexcept {
+      ready what;
+      what.readable = reads.has(fd);
+      what.writable = writes.has(fd);
+      return what;
+    }
+  };
+
+  static bool takes(int fd, int queue) noexcept {
+    return Kernel::select_set::takes(fd) && Kernel::select_set::takes(queue) && Kernel::is_terminal(fd);
+  }
+
+  const question& asked() const noexcept { return asked_; }
+
+  void set(int fd, interest what) noexcept {
+    erase(fd);
+    if (has(what, interest::readable)) asked_.reads.put(fd);
+    if (has(what, interest::writable)) asked_.writes.put(fd);
+    if (asked_.speaks_of(fd) && fd > asked_.top) asked_.top = fd;
+  }
+  void erase(int fd) noexcept {
+    asked_.reads.take(fd);
+    asked_.writes.take(fd);
+    while (asked_.asks() && !asked_.speaks_of(asked_.top)) --asked_.top;
+  }
+  void clear() noexcept { asked_ = question{}; }
+
+ private:
+  question asked_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+#endif  // HYBRIDLOOP_HAS_KQUEUE()
+// <<< poller/terminals.hpp
+
 // >>> poller/kqueue.hpp - readiness from kqueue(2): macOS and the BSDs
 #if HYBRIDLOOP_HAS_KQUEUE()
 HYBRIDLOOP_OPEN
@@ -3968,6 +4151,8 @@ namespace detail {
 //
 // A companion may sit in wait() while the loop thread changes the set. The kernel takes changes then; an
 // event carries the count of changes at which its filters were set, so one that is older is dropped.
+//
+// A terminal that the kernel refuses is asked after by select(2), see poller/terminals.hpp.
 //
 // The kernel takes off what is closed. To delete or to enable a filter that it does not know any more fails,
 // which is how a number that names another file by now is found out.
@@ -3987,13 +4172,13 @@ class kqueue_poller {
     const int made = Kernel::kqueue();
     if (made < 0) return -made;
     queue_ = made;
-    const int refused = open_bell();
+    const int refused = bell_.open(queue_);
     if (refused != 0) close();
     return refused;
   }
 
   void close() noexcept {
-    for (int* each : {&ends_[1], &ends_[0], &queue_}) {
+    for (int* each : {&bell_.ends[1], &bell_.ends[0], &queue_}) {
       if (*each >= 0) Kernel::close(*each);
       *each = -1;
     }
@@ -4014,24 +4199,24 @@ class kqueue_poller {
 
   // Comes before anything else in the child, so the numbers are still free.
   int reopen() noexcept {
-    const int old[3] = {std::exchange(queue_, -1), std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    const int old[3] = {std::exchange(queue_, -1), std::exchange(bell_.ends[0], -1), std::exchange(bell_.ends[1], -1)};
     abandon();
     kqueue_poller fresh;
     int moved = -fresh.open();
-    int* const made[3] = {&fresh.queue_, &fresh.ends_[0], &fresh.ends_[1]};
+    int* const made[3] = {&fresh.queue_, &fresh.bell_.ends[0], &fresh.bell_.ends[1]};
     for (int i = 0; i < 3 && moved >= 0; ++i) {
       if (old[i] < 0 || *made[i] == old[i]) continue;
       moved = Kernel::replace(old[i], *made[i]);
       Kernel::close(std::exchange(*made[i], old[i]));
     }
     queue_ = std::exchange(fresh.queue_, -1);
-    for (int i = 0; i < 2; ++i) ends_[i] = std::exchange(fresh.ends_[i], -1);
-    return moved < 0 ? -moved : tell_bell();
+    for (int i = 0; i < 2; ++i) bell_.ends[i] = std::exchange(fresh.bell_.ends[i], -1);
+    return moved < 0 ? -moved : bell_.tell(queue_);
   }
 
   bool is_open() const noexcept { return queue_ >= 0; }
   bool owns(native_handle fd) const noexcept {
-    return fd >= 0 && (fd == queue_ || fd == ends_[0] || fd == ends_[1]);
+    return fd >= 0 && (fd == queue_ || fd == bell_.ends[0] || fd == bell_.ends[1]);
   }
 
   int add(native_handle fd, interest what, poll_token token) noexcept {
@@ -4042,8 +4227,7 @@ class kqueue_poller {
     const typename Kernel::hold held(mutex_);
     if (!entries_.reach(number(fd) + 1)) return ENOMEM;
     entry& e = entries_[number(fd)];
-    take_off(fd, e);
-    e = entry{};
+    erase(fd, e);
     e.file = file;
     const int refused = set(fd, e, what, token);
     if (refused != 0) erase(fd, e);
@@ -4092,32 +4276,31 @@ class kqueue_poller {
   // A filter may have been heard while the other one of its watch was not set yet: both are told at once.
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     kernel_event events[batch];
-    const int want = static_cast<int>(room < batch ? room : batch);
-    const std::uint64_t seen = changes();
-    int got = Kernel::kevent_wait(queue_, events, want, timeout);
-    if (got < 0) return got == -EINTR ? 0 : got;
+    question asked;
+    const std::uint64_t seen = begin_wait(asked);
+    std::size_t found = asked.asks() ? wait_for_terminals(asked, seen, out, room, timeout) : 0;
+    const int want = static_cast<int>(room - found < batch ? room - found : batch);
+    int got = Kernel::kevent_wait(queue_, events, want, asked.asks() ? 0 : timeout);
+    if (got < 0 && found == 0) return got == -EINTR ? 0 : got;
     const typename Kernel::hold held(mutex_);
-    if (changes_ != seen && got != 0 && got < want) {
+    waiting_ = false;
+    if (changes_ != seen && got > 0 && got < want) {
       const int more = Kernel::kevent_wait(queue_, events + got, want - got, 0);
       if (more > 0) got += more;
     }
     ++waits_;
-    std::size_t found = 0;
     for (int i = 0; i < got; ++i) translate(events[i], out, found);
     return static_cast<int>(found);
   }
 
-  native_handle bell() const noexcept { return ends_[1] >= 0 ? ends_[1] : queue_; }
-  static int ring(native_handle bell) noexcept {
-    return has_user_events() ? user_bell<Kernel>::ring(bell) : pipe_bell<Kernel>::ring(bell);
-  }
+  native_handle bell() const noexcept { return bell_.handle(queue_); }
+  static int ring(native_handle bell) noexcept { return kqueue_bell<Kernel>::ring(bell); }
 
  private:
   using kernel_event = typename Kernel::kernel_event;
+  using filters = kqueue_filters<Kernel>;
+  using question = typename terminals<Kernel>::question;
   static constexpr std::size_t batch = events_per_turn;
-
-  enum : unsigned { reads = 1, writes = 2, excepts = 4 };
-  static constexpr unsigned every[] = {reads, writes, excepts};
 
   struct entry {
     std::uint64_t set_at = 0;  // 0: nobody's
@@ -4127,11 +4310,14 @@ class kqueue_poller {
     unsigned filters = 0;  // that the kernel has
     interest what = interest::none;
     bool silent = false;  // until change()
+    bool terminal = false;  // that the kernel refused
     file_identity file{};
   };
 
-  std::uint64_t changes() noexcept {
+  std::uint64_t begin_wait(question& asked) noexcept {
     const typename Kernel::hold held(mutex_);
+    if (terminals_.asked().asks()) asked = terminals_.asked();
+    waiting_ = true;
     return changes_;
   }
 
@@ -4155,30 +4341,25 @@ class kqueue_poller {
     return &entries_[number(fd)];
   }
 
-  static unsigned filters_of(interest what) noexcept {
-    return (has(what, interest::readable) ? unsigned{reads} : 0u) | (has(what, interest::writable) ? unsigned{writes} : 0u) |
-           (has(what, interest::priority) ? unsigned{excepts} : 0u);
-  }
-  static typename Kernel::kernel_filter filter_of(unsigned which) noexcept {
-    return which == reads ? Kernel::filter_read : which == writes ? Kernel::filter_write : Kernel::filter_except;
-  }
-
   // A filter that is there keeps its place in the queue, so that a change puts nobody last, and its flags, so
   // for other ones it is made anew. To add it once more has its edge told again.
   int set(native_handle fd, entry& e, interest what, poll_token token) noexcept {
     if (has(what, interest::priority) && !Kernel::kqueue_hears_priority) return ENOTSUP;
     const bool edge = has(what, interest::edge);
-    const unsigned wanted = filters_of(what);
+    const unsigned wanted = filters::asked_by(what);
     const int gone = take_off(fd, e, has(e.what, interest::edge) == edge ? ~wanted : ~0u);
     if (gone != 0) return gone;
     e.set_at = ++changes_;
     e.token = token;
     e.what = what;
     e.silent = false;
-    for (const unsigned which : every) {
+    if (e.terminal) return ask_terminal(fd, what);
+    for (const unsigned which : filters::every) {
       if ((wanted & which) == 0) continue;
-      int refused = (e.filters & which) != 0 ? -Kernel::kevent_enable(queue_, fd, filter_of(which)) : 0;
-      if (refused == 0) refused = -Kernel::kevent_add(queue_, fd, filter_of(which), edge, e.set_at);
+      int refused = (e.filters & which) != 0 ? -Kernel::kevent_enable(queue_, fd, filters::one(which)) : 0;
+      if (refused == 0) refused = -Kernel::kevent_add(queue_, fd, filters::one(which), edge, e.set_at);
+      e.terminal = refused == EINVAL && e.filters == 0 && terminals<Kernel>::takes(fd, queue_);
+      if (e.terminal) return ask_terminal(fd, what);
       if (refused != 0) return refused;
       e.filters |= which;
     }
@@ -4188,9 +4369,9 @@ class kqueue_poller {
   // ENOENT or EBADF: the kernel had taken one off already.
   int take_off(native_handle fd, entry& e, unsigned those = ~0u) noexcept {
     int gone = 0;
-    for (const unsigned which : every) {
+    for (const unsigned which : filters::every) {
       if ((e.filters & those & which) == 0) continue;
-      const int refused = -Kernel::kevent_delete(queue_, fd, filter_of(which));
+      const int refused = -Kernel::kevent_delete(queue_, fd, filters::one(which));
       if (refused != 0) gone = refused;
     }
     e.filters &= ~those;
@@ -4199,16 +4380,18 @@ class kqueue_poller {
 
   void erase(native_handle fd, entry& e) noexcept {
     take_off(fd, e);
+    if (e.terminal) ask_terminal(fd, interest::none);
     e = entry{};
   }
   void forget() noexcept {
+    terminals_.clear();
+    waiting_ = false;
     for (std::size_t i = 0; i < entries_.room(); ++i) entries_[i] = entry{};
   }
 
   void translate(const kernel_event& event, poll_event* out, std::size_t& found) noexcept {
     const auto fd = static_cast<native_handle>(event.ident);
-    if (event.filter == Kernel::filter_user) return;
-    if (fd == ends_[0]) return pipe_bell<Kernel>::hear(fd);
+    if (bell_.hears(event)) return;
     entry* e = find(fd);
     if (e == nullptr || !Kernel::kevent_carries(event, e->set_at)) return;
     if (e->told_in != waits_) {
@@ -4218,67 +4401,48 @@ class kqueue_poller {
       out[e->told_as] = {e->token, ready{}};
       if (has(e->what, interest::oneshot)) silence(fd, *e);
     }
-    report(event, *e, out[e->told_as].what);
+    filters::report(event, e->file.pipe, out[e->told_as].what);
   }
 
   // Stays there, so that the next change finds out whether the number was closed.
   void silence(native_handle fd, entry& e) noexcept {
     e.silent = true;
-    for (const unsigned which : every) {
-      if ((e.filters & which) != 0) Kernel::kevent_disable(queue_, fd, filter_of(which));
+    if (e.terminal) terminals_.set(fd, interest::none);
+    for (const unsigned which : filters::every) {
+      if ((e.filters & which) != 0) Kernel::kevent_disable(queue_, fd, filters::one(which));
     }
   }
 
-  // The end of a pipe to write to has no hang-up: its reader is gone, which is an error.
-  static void report(const kernel_event& event, const entry& e, ready& what) noexcept {
-    const bool over = Kernel::kevent_is_end(event);
-    const bool failed = over && event.fflags != 0;
-    if (event.filter == Kernel::filter_read) {
-      what.readable = true;
-      what.hangup = what.hangup || over;
-      what.error = what.error || failed;
-    } else if (event.filter == Kernel::filter_write) {
-      what.writable = true;
-      what.hangup = what.hangup || (over && !e.file.pipe);
-      what.readable = what.readable || what.hangup;
-      what.error = what.error || failed || (over && e.file.pipe);
-    } else {
-      what.priority = true;
-    }
+  // ---- Terminals ----
+
+  // A wait that is going on asks for what was there when it began.
+  int ask_terminal(native_handle fd, interest what) noexcept {
+    if (has(what, interest::priority)) return ENOTSUP;
+    terminals_.set(fd, what);
+    return std::exchange(waiting_, false) ? ring(bell()) : 0;
   }
 
-  // ---- The bell: an event of the user's, or a pipe where there are none ----
-
-  int open_bell() noexcept {
-    if (bells_.load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
-      int first = untried;  // whose answer is everybody's: a bell is rung as it was made
-      bells_.compare_exchange_strong(first, try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; settled before there is a bell
+  // Until one has something, or the queue may have. What they have comes first, of which there is little.
+  std::size_t wait_for_terminals(question& asked, std::uint64_t seen, poll_event* out, std::size_t room, nanos timeout) noexcept {
+    const int failed = asked.wait(queue_, timeout);
+    const typename Kernel::hold held(mutex_);
+    if (failed != 0) asked = terminals_.asked();
+    std::size_t found = 0;
+    for (int fd = 0; fd <= asked.top && found < room; ++fd) {
+      entry* e = asked.speaks_of(fd) ? find(fd) : nullptr;
+      if (e == nullptr || !e->terminal || e->silent || e->set_at > seen) continue;
+      if (look_again(fd, *e) != 0) {
+        erase(fd, *e);
+      } else if (failed == 0) {
+        out[found++] = {e->token, asked.answer(fd)};
+        if (has(e->what, interest::oneshot)) silence(fd, *e);
+      }
     }
-    if (!has_user_events()) {
-      const int refused = -pipe_bell<Kernel>::open(ends_);
-      if (refused != 0) return refused;
-    }
-    return tell_bell();
+    return found;
   }
-  int tell_bell() noexcept {
-    if (has_user_events()) return -Kernel::kevent_add_user(queue_);
-    return -Kernel::kevent_add(queue_, ends_[0], Kernel::filter_read, false, 0);
-  }
-
-  // Asked of the running kernel, by a queue that is still empty: some know the filter and do nothing about it.
-  bool try_user_events() const noexcept {
-    kernel_event heard{};
-    return Kernel::kevent_add_user(queue_) == 0 && Kernel::kevent_trigger(queue_) == 0 &&
-           Kernel::kevent_wait(queue_, &heard, 1, 0) == 1 && heard.filter == Kernel::filter_user;
-  }
-  static bool has_user_events() noexcept {
-    return bells_.load(std::memory_order_relaxed) == yes;  // a hint; settled before there is a bell
-  }
-  enum : int { untried, yes, no };
-  static inline std::atomic<int> bells_{untried};
 
   int queue_ = -1;
-  int ends_[2] = {-1, -1};  // of the pipe, where it takes one
+  kqueue_bell<Kernel> bell_;
 
   // The waiter alone.
   std::uint64_t waits_ = 0;
@@ -4287,6 +4451,8 @@ class kqueue_poller {
   typename Kernel::mutex mutex_;
   plain_array<entry> entries_;  // by number
   std::uint64_t changes_ = 0;
+  terminals<Kernel> terminals_;
+  bool waiting_ = false;
 };
 
 }  // namespace detail

@@ -129,6 +129,9 @@
 
 #include "poller/contract.hpp"
 #include "poller/epoll.hpp"
+#include "poller/kqueue_bell.hpp"
+#include "poller/kqueue_filters.hpp"
+#include "poller/terminals.hpp"
 #include "poller/kqueue.hpp"
 #include "poller/poll.hpp"
 #include "poller/afd_slots.hpp"

@@ -11,7 +11,9 @@
 #include "support/watching.hpp"
 #if SUPPORT_POSIX
 #include <poll.h>
+#include <stdlib.h>
 #include <sys/wait.h>
+#include <termios.h>
 #endif
 
 using namespace support;
@@ -712,6 +714,161 @@ TEST_CASE_TEMPLATE("what is removed while another thread waits is closed when it
 #endif
 
 #if SUPPORT_POSIX
+// ---- Terminals, which some kernels refuse ----
+
+namespace {
+
+// What is written to the one end can be read from the other, which is a terminal.
+class pseudo_terminal {
+ public:
+  pseudo_terminal() : master_(::posix_openpt(O_RDWR | O_NOCTTY)) {
+    if (master_ < 0 || ::grantpt(master_) != 0 || ::unlockpt(master_) != 0) std::abort();
+    terminal_ = ::open(::ptsname(master_), O_RDWR | O_NOCTTY);
+    termios raw{};
+    if (::tcgetattr(terminal_, &raw) != 0) std::abort();
+    ::cfmakeraw(&raw);
+    ::tcsetattr(terminal_, TCSANOW, &raw);
+  }
+  pseudo_terminal(const pseudo_terminal&) = delete;
+  pseudo_terminal& operator=(const pseudo_terminal&) = delete;
+  ~pseudo_terminal() {
+    close();
+    ::close(master_);
+  }
+
+  int fd() const { return terminal_; }
+  void close() {
+    if (terminal_ >= 0) ::close(std::exchange(terminal_, -1));
+  }
+  void type() const { must(::write(master_, "x", 1)); }
+  void read() const {
+    char byte;
+    must(::read(terminal_, &byte, 1));
+  }
+
+ private:
+  static void must(ssize_t moved) {
+    if (moved != 1) std::abort();
+  }
+  int master_;
+  int terminal_ = -1;
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a terminal is heard for as long as it has something", poller, POLLERS) {
+  opened<poller> p;
+  const pseudo_terminal terminal;
+  const socket_pair pair;
+  REQUIRE(p.add(terminal.fd(), readable, 7) == 0);
+  REQUIRE(p.add(pair.left(), readable, 8) == 0);
+  CHECK(p.wait_for(0).empty());
+  CHECK(p.time_of_wait(2 * ms) >= 2 * ms);
+
+  terminal.type();
+  for (int round = 0; round < 2; ++round) {
+    const auto found = p.wait_for(detail::never);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].token == 7);
+    CHECK(found[0].what.readable);
+    CHECK(!found[0].what.writable);
+  }
+
+  pair.write_right();
+  CHECK(p.wait_for(0).size() == 2);
+  terminal.read();
+  const auto rest = p.wait_for(detail::never);
+  REQUIRE(rest.size() == 1);
+  CHECK(rest[0].token == 8);
+}
+
+TEST_CASE_TEMPLATE("a terminal is told what is asked: writable, once, or nothing any more", poller, POLLERS) {
+  opened<poller> p;
+  const pseudo_terminal terminal;
+  terminal.type();
+
+  REQUIRE(p.add(terminal.fd(), readable | writable | interest::oneshot, 1) == 0);
+  const auto both = p.wait_for(detail::never);
+  REQUIRE(both.size() == 1);
+  CHECK(both[0].what.readable);
+  CHECK(both[0].what.writable);
+  CHECK(p.wait_for(0).empty());
+
+  REQUIRE(p.change(terminal.fd(), writable, 2) == 0);
+  const auto one = p.wait_for(detail::never);
+  REQUIRE(one.size() == 1);
+  CHECK(one[0].token == 2);
+  CHECK(!one[0].what.readable);
+
+  CHECK(p.change(terminal.fd(), interest::none, 3) == 0);
+  CHECK(p.wait_for(0).empty());
+  CHECK(p.change(terminal.fd(), readable, 4) == 0);
+  CHECK(p.wait_for(0).size() == 1);
+  CHECK(p.remove(terminal.fd()) == 0);
+  CHECK(p.remove(terminal.fd()) == ENOENT);
+  CHECK(p.wait_for(0).empty());
+}
+
+TEST_CASE_TEMPLATE("a ring ends a wait for a terminal", poller, POLLERS) {
+  opened<poller> p;
+  const pseudo_terminal terminal;
+  REQUIRE(p.add(terminal.fd(), readable, 1) == 0);
+
+  const scoped_thread other([&p] {
+    std::this_thread::sleep_for(2ms);
+    p.ring();
+  });
+
+  CHECK(p.wait_for(detail::never).empty());
+}
+
+TEST_CASE_TEMPLATE("a terminal that was closed is forgotten, and its number may name another file", poller, POLLERS) {
+  opened<poller> p;
+  pseudo_terminal terminal;
+  pseudo_terminal lasting;
+  const int number = terminal.fd();
+  terminal.type();
+  REQUIRE(p.add(lasting.fd(), readable, 1) == 0);
+  REQUIRE(p.add(number, readable, 2) == 0);
+  terminal.close();
+  for (int round = 0; round < 2; ++round) {
+    for (const poll_event& each : p.wait_for(0)) CHECK(each.what.error);
+  }
+  lasting.type();
+  const auto found = p.wait_for(detail::never);
+  REQUIRE(found.size() == 1);
+  CHECK(found[0].token == 1);
+  CHECK(p.change(number, readable, 3) == EBADF);
+
+  const socket_pair pair;
+  pair.write_right();
+  const int moved = ::dup2(pair.left(), number);
+  CHECK(moved == number);
+  CHECK(p.change(number, readable, 4) == ENOENT);
+  CHECK(p.add(number, readable, 5) == 0);
+  CHECK(p.wait_for(0).size() == 2);
+  ::close(number);
+}
+
+TEST_CASE_TEMPLATE("a terminal that is added while another thread waits is heard by it", poller, POLLERS) {
+  opened<poller> p;
+  const pseudo_terminal terminal;
+  terminal.type();
+  const waiter<poller> other(p);
+  bool refused = false;
+
+  for (poll_token token = 1; token <= 2 * scaled(200); token += 2) {
+    refused = p.add(terminal.fd(), readable | interest::oneshot, token) != 0 || refused;
+    other.await(token);
+    refused = p.change(terminal.fd(), writable | interest::oneshot, token + 1) != 0 || refused;
+    other.await(token + 1);
+    if (token % 4 == 1) std::this_thread::sleep_for(50us);
+    refused = p.remove(terminal.fd()) != 0 || refused;
+  }
+
+  CHECK(!refused);
+}
+
 // ---- epoll ----
 
 namespace {

@@ -1,7 +1,6 @@
 // poller/kqueue.hpp - readiness from kqueue(2): macOS and the BSDs
 #pragma once
 
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -10,8 +9,10 @@
 
 #include "base/clock.hpp"
 #include "poller/contract.hpp"
+#include "poller/kqueue_bell.hpp"
+#include "poller/kqueue_filters.hpp"
+#include "poller/terminals.hpp"
 #include "task/plain_array.hpp"
-#include "wait/bell.hpp"
 #include "wait/kernel.hpp"
 
 #if HYBRIDLOOP_HAS_KQUEUE()
@@ -24,6 +25,8 @@ namespace detail {
 //
 // A companion may sit in wait() while the loop thread changes the set. The kernel takes changes then; an
 // event carries the count of changes at which its filters were set, so one that is older is dropped.
+//
+// A terminal that the kernel refuses is asked after by select(2), see poller/terminals.hpp.
 //
 // The kernel takes off what is closed. To delete or to enable a filter that it does not know any more fails,
 // which is how a number that names another file by now is found out.
@@ -43,13 +46,13 @@ class kqueue_poller {
     const int made = Kernel::kqueue();
     if (made < 0) return -made;
     queue_ = made;
-    const int refused = open_bell();
+    const int refused = bell_.open(queue_);
     if (refused != 0) close();
     return refused;
   }
 
   void close() noexcept {
-    for (int* each : {&ends_[1], &ends_[0], &queue_}) {
+    for (int* each : {&bell_.ends[1], &bell_.ends[0], &queue_}) {
       if (*each >= 0) Kernel::close(*each);
       *each = -1;
     }
@@ -70,24 +73,24 @@ class kqueue_poller {
 
   // Comes before anything else in the child, so the numbers are still free.
   int reopen() noexcept {
-    const int old[3] = {std::exchange(queue_, -1), std::exchange(ends_[0], -1), std::exchange(ends_[1], -1)};
+    const int old[3] = {std::exchange(queue_, -1), std::exchange(bell_.ends[0], -1), std::exchange(bell_.ends[1], -1)};
     abandon();
     kqueue_poller fresh;
     int moved = -fresh.open();
-    int* const made[3] = {&fresh.queue_, &fresh.ends_[0], &fresh.ends_[1]};
+    int* const made[3] = {&fresh.queue_, &fresh.bell_.ends[0], &fresh.bell_.ends[1]};
     for (int i = 0; i < 3 && moved >= 0; ++i) {
       if (old[i] < 0 || *made[i] == old[i]) continue;
       moved = Kernel::replace(old[i], *made[i]);
       Kernel::close(std::exchange(*made[i], old[i]));
     }
     queue_ = std::exchange(fresh.queue_, -1);
-    for (int i = 0; i < 2; ++i) ends_[i] = std::exchange(fresh.ends_[i], -1);
-    return moved < 0 ? -moved : tell_bell();
+    for (int i = 0; i < 2; ++i) bell_.ends[i] = std::exchange(fresh.bell_.ends[i], -1);
+    return moved < 0 ? -moved : bell_.tell(queue_);
   }
 
   bool is_open() const noexcept { return queue_ >= 0; }
   bool owns(native_handle fd) const noexcept {
-    return fd >= 0 && (fd == queue_ || fd == ends_[0] || fd == ends_[1]);
+    return fd >= 0 && (fd == queue_ || fd == bell_.ends[0] || fd == bell_.ends[1]);
   }
 
   int add(native_handle fd, interest what, poll_token token) noexcept {
@@ -98,8 +101,7 @@ class kqueue_poller {
     const typename Kernel::hold held(mutex_);
     if (!entries_.reach(number(fd) + 1)) return ENOMEM;
     entry& e = entries_[number(fd)];
-    take_off(fd, e);
-    e = entry{};
+    erase(fd, e);
     e.file = file;
     const int refused = set(fd, e, what, token);
     if (refused != 0) erase(fd, e);
@@ -148,32 +150,31 @@ class kqueue_poller {
   // A filter may have been heard while the other one of its watch was not set yet: both are told at once.
   int wait(poll_event* out, std::size_t room, nanos timeout) noexcept {
     kernel_event events[batch];
-    const int want = static_cast<int>(room < batch ? room : batch);
-    const std::uint64_t seen = changes();
-    int got = Kernel::kevent_wait(queue_, events, want, timeout);
-    if (got < 0) return got == -EINTR ? 0 : got;
+    question asked;
+    const std::uint64_t seen = begin_wait(asked);
+    std::size_t found = asked.asks() ? wait_for_terminals(asked, seen, out, room, timeout) : 0;
+    const int want = static_cast<int>(room - found < batch ? room - found : batch);
+    int got = Kernel::kevent_wait(queue_, events, want, asked.asks() ? 0 : timeout);
+    if (got < 0 && found == 0) return got == -EINTR ? 0 : got;
     const typename Kernel::hold held(mutex_);
-    if (changes_ != seen && got != 0 && got < want) {
+    waiting_ = false;
+    if (changes_ != seen && got > 0 && got < want) {
       const int more = Kernel::kevent_wait(queue_, events + got, want - got, 0);
       if (more > 0) got += more;
     }
     ++waits_;
-    std::size_t found = 0;
     for (int i = 0; i < got; ++i) translate(events[i], out, found);
     return static_cast<int>(found);
   }
 
-  native_handle bell() const noexcept { return ends_[1] >= 0 ? ends_[1] : queue_; }
-  static int ring(native_handle bell) noexcept {
-    return has_user_events() ? user_bell<Kernel>::ring(bell) : pipe_bell<Kernel>::ring(bell);
-  }
+  native_handle bell() const noexcept { return bell_.handle(queue_); }
+  static int ring(native_handle bell) noexcept { return kqueue_bell<Kernel>::ring(bell); }
 
  private:
   using kernel_event = typename Kernel::kernel_event;
+  using filters = kqueue_filters<Kernel>;
+  using question = typename terminals<Kernel>::question;
   static constexpr std::size_t batch = events_per_turn;
-
-  enum : unsigned { reads = 1, writes = 2, excepts = 4 };
-  static constexpr unsigned every[] = {reads, writes, excepts};
 
   struct entry {
     std::uint64_t set_at = 0;  // 0: nobody's
@@ -183,11 +184,14 @@ class kqueue_poller {
     unsigned filters = 0;  // that the kernel has
     interest what = interest::none;
     bool silent = false;  // until change()
+    bool terminal = false;  // that the kernel refused
     file_identity file{};
   };
 
-  std::uint64_t changes() noexcept {
+  std::uint64_t begin_wait(question& asked) noexcept {
     const typename Kernel::hold held(mutex_);
+    if (terminals_.asked().asks()) asked = terminals_.asked();
+    waiting_ = true;
     return changes_;
   }
 
@@ -211,30 +215,25 @@ class kqueue_poller {
     return &entries_[number(fd)];
   }
 
-  static unsigned filters_of(interest what) noexcept {
-    return (has(what, interest::readable) ? unsigned{reads} : 0u) | (has(what, interest::writable) ? unsigned{writes} : 0u) |
-           (has(what, interest::priority) ? unsigned{excepts} : 0u);
-  }
-  static typename Kernel::kernel_filter filter_of(unsigned which) noexcept {
-    return which == reads ? Kernel::filter_read : which == writes ? Kernel::filter_write : Kernel::filter_except;
-  }
-
   // A filter that is there keeps its place in the queue, so that a change puts nobody last, and its flags, so
   // for other ones it is made anew. To add it once more has its edge told again.
   int set(native_handle fd, entry& e, interest what, poll_token token) noexcept {
     if (has(what, interest::priority) && !Kernel::kqueue_hears_priority) return ENOTSUP;
     const bool edge = has(what, interest::edge);
-    const unsigned wanted = filters_of(what);
+    const unsigned wanted = filters::asked_by(what);
     const int gone = take_off(fd, e, has(e.what, interest::edge) == edge ? ~wanted : ~0u);
     if (gone != 0) return gone;
     e.set_at = ++changes_;
     e.token = token;
     e.what = what;
     e.silent = false;
-    for (const unsigned which : every) {
+    if (e.terminal) return ask_terminal(fd, what);
+    for (const unsigned which : filters::every) {
       if ((wanted & which) == 0) continue;
-      int refused = (e.filters & which) != 0 ? -Kernel::kevent_enable(queue_, fd, filter_of(which)) : 0;
-      if (refused == 0) refused = -Kernel::kevent_add(queue_, fd, filter_of(which), edge, e.set_at);
+      int refused = (e.filters & which) != 0 ? -Kernel::kevent_enable(queue_, fd, filters::one(which)) : 0;
+      if (refused == 0) refused = -Kernel::kevent_add(queue_, fd, filters::one(which), edge, e.set_at);
+      e.terminal = refused == EINVAL && e.filters == 0 && terminals<Kernel>::takes(fd, queue_);
+      if (e.terminal) return ask_terminal(fd, what);
       if (refused != 0) return refused;
       e.filters |= which;
     }
@@ -244,9 +243,9 @@ class kqueue_poller {
   // ENOENT or EBADF: the kernel had taken one off already.
   int take_off(native_handle fd, entry& e, unsigned those = ~0u) noexcept {
     int gone = 0;
-    for (const unsigned which : every) {
+    for (const unsigned which : filters::every) {
       if ((e.filters & those & which) == 0) continue;
-      const int refused = -Kernel::kevent_delete(queue_, fd, filter_of(which));
+      const int refused = -Kernel::kevent_delete(queue_, fd, filters::one(which));
       if (refused != 0) gone = refused;
     }
     e.filters &= ~those;
@@ -255,16 +254,18 @@ class kqueue_poller {
 
   void erase(native_handle fd, entry& e) noexcept {
     take_off(fd, e);
+    if (e.terminal) ask_terminal(fd, interest::none);
     e = entry{};
   }
   void forget() noexcept {
+    terminals_.clear();
+    waiting_ = false;
     for (std::size_t i = 0; i < entries_.room(); ++i) entries_[i] = entry{};
   }
 
   void translate(const kernel_event& event, poll_event* out, std::size_t& found) noexcept {
     const auto fd = static_cast<native_handle>(event.ident);
-    if (event.filter == Kernel::filter_user) return;
-    if (fd == ends_[0]) return pipe_bell<Kernel>::hear(fd);
+    if (bell_.hears(event)) return;
     entry* e = find(fd);
     if (e == nullptr || !Kernel::kevent_carries(event, e->set_at)) return;
     if (e->told_in != waits_) {
@@ -274,67 +275,48 @@ class kqueue_poller {
       out[e->told_as] = {e->token, ready{}};
       if (has(e->what, interest::oneshot)) silence(fd, *e);
     }
-    report(event, *e, out[e->told_as].what);
+    filters::report(event, e->file.pipe, out[e->told_as].what);
   }
 
   // Stays there, so that the next change finds out whether the number was closed.
   void silence(native_handle fd, entry& e) noexcept {
     e.silent = true;
-    for (const unsigned which : every) {
-      if ((e.filters & which) != 0) Kernel::kevent_disable(queue_, fd, filter_of(which));
+    if (e.terminal) terminals_.set(fd, interest::none);
+    for (const unsigned which : filters::every) {
+      if ((e.filters & which) != 0) Kernel::kevent_disable(queue_, fd, filters::one(which));
     }
   }
 
-  // The end of a pipe to write to has no hang-up: its reader is gone, which is an error.
-  static void report(const kernel_event& event, const entry& e, ready& what) noexcept {
-    const bool over = Kernel::kevent_is_end(event);
-    const bool failed = over && event.fflags != 0;
-    if (event.filter == Kernel::filter_read) {
-      what.readable = true;
-      what.hangup = what.hangup || over;
-      what.error = what.error || failed;
-    } else if (event.filter == Kernel::filter_write) {
-      what.writable = true;
-      what.hangup = what.hangup || (over && !e.file.pipe);
-      what.readable = what.readable || what.hangup;
-      what.error = what.error || failed || (over && e.file.pipe);
-    } else {
-      what.priority = true;
-    }
+  // ---- Terminals ----
+
+  // A wait that is going on asks for what was there when it began.
+  int ask_terminal(native_handle fd, interest what) noexcept {
+    if (has(what, interest::priority)) return ENOTSUP;
+    terminals_.set(fd, what);
+    return std::exchange(waiting_, false) ? ring(bell()) : 0;
   }
 
-  // ---- The bell: an event of the user's, or a pipe where there are none ----
-
-  int open_bell() noexcept {
-    if (bells_.load(std::memory_order_relaxed) == untried) {  // a hint; asking twice is harmless
-      int first = untried;  // whose answer is everybody's: a bell is rung as it was made
-      bells_.compare_exchange_strong(first, try_user_events() ? yes : no, std::memory_order_relaxed);  // a hint; settled before there is a bell
+  // Until one has something, or the queue may have. What they have comes first, of which there is little.
+  std::size_t wait_for_terminals(question& asked, std::uint64_t seen, poll_event* out, std::size_t room, nanos timeout) noexcept {
+    const int failed = asked.wait(queue_, timeout);
+    const typename Kernel::hold held(mutex_);
+    if (failed != 0) asked = terminals_.asked();
+    std::size_t found = 0;
+    for (int fd = 0; fd <= asked.top && found < room; ++fd) {
+      entry* e = asked.speaks_of(fd) ? find(fd) : nullptr;
+      if (e == nullptr || !e->terminal || e->silent || e->set_at > seen) continue;
+      if (look_again(fd, *e) != 0) {
+        erase(fd, *e);
+      } else if (failed == 0) {
+        out[found++] = {e->token, asked.answer(fd)};
+        if (has(e->what, interest::oneshot)) silence(fd, *e);
+      }
     }
-    if (!has_user_events()) {
-      const int refused = -pipe_bell<Kernel>::open(ends_);
-      if (refused != 0) return refused;
-    }
-    return tell_bell();
+    return found;
   }
-  int tell_bell() noexcept {
-    if (has_user_events()) return -Kernel::kevent_add_user(queue_);
-    return -Kernel::kevent_add(queue_, ends_[0], Kernel::filter_read, false, 0);
-  }
-
-  // Asked of the running kernel, by a queue that is still empty: some know the filter and do nothing about it.
-  bool try_user_events() const noexcept {
-    kernel_event heard{};
-    return Kernel::kevent_add_user(queue_) == 0 && Kernel::kevent_trigger(queue_) == 0 &&
-           Kernel::kevent_wait(queue_, &heard, 1, 0) == 1 && heard.filter == Kernel::filter_user;
-  }
-  static bool has_user_events() noexcept {
-    return bells_.load(std::memory_order_relaxed) == yes;  // a hint; settled before there is a bell
-  }
-  enum : int { untried, yes, no };
-  static inline std::atomic<int> bells_{untried};
 
   int queue_ = -1;
-  int ends_[2] = {-1, -1};  // of the pipe, where it takes one
+  kqueue_bell<Kernel> bell_;
 
   // The waiter alone.
   std::uint64_t waits_ = 0;
@@ -343,6 +325,8 @@ class kqueue_poller {
   typename Kernel::mutex mutex_;
   plain_array<entry> entries_;  // by number
   std::uint64_t changes_ = 0;
+  terminals<Kernel> terminals_;
+  bool waiting_ = false;
 };
 
 }  // namespace detail

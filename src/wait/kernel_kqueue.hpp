@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <sys/types.h>
 #include <sys/event.h>
+#include <sys/select.h>
 #include <sys/time.h>
 #include <unistd.h>
 #endif
@@ -53,7 +54,6 @@ struct kqueue_calls {
   // The timeout is relative; `never` waits for ever. A day at most, which every system takes: the caller
   // sleeps again.
   static int kevent_wait(int queue, kernel_event* out, int room, nanos timeout) noexcept {
-    constexpr nanos longest = nanos{24} * 3600 * 1000000000;
     const nanos span = timeout < longest ? timeout : longest;
     timespec limit{};
     limit.tv_sec = static_cast<decltype(limit.tv_sec)>(span / 1000000000);
@@ -88,6 +88,25 @@ struct kqueue_calls {
     put(expected, static_cast<std::uintptr_t>(mark));
     return event.udata == expected;
   }
+  // The numbers that select(2) is asked for, and then those that it answers.
+  struct select_set {
+    select_set() noexcept { FD_ZERO(&bits); }
+    static bool takes(int fd) noexcept { return fd >= 0 && fd < FD_SETSIZE; }
+    bool has(int fd) const noexcept { return FD_ISSET(fd, &bits) != 0; }
+    void put(int fd) noexcept { FD_SET(fd, &bits); }
+    void take(int fd) noexcept { FD_CLR(fd, &bits); }
+    fd_set bits;
+  };
+  // Rounded up to microseconds; otherwise as kevent_wait().
+  static int select(int count_of_numbers, select_set& reads, select_set& writes, nanos timeout) noexcept {
+    const nanos span = timeout < longest ? timeout : longest;
+    timeval limit{};
+    limit.tv_sec = static_cast<decltype(limit.tv_sec)>((span + 999) / 1000000000);
+    limit.tv_usec = static_cast<decltype(limit.tv_usec)>((span + 999) % 1000000000 / 1000);
+    return answer_of(::select(count_of_numbers, &reads.bits, &writes.bits, nullptr, timeout == never ? nullptr : &limit));
+  }
+  static bool is_terminal(int fd) noexcept { return ::isatty(fd) == 1; }
+
   static bool kevent_is_end(const kernel_event& event) noexcept { return (event.flags & EV_EOF) != 0; }
 
  private:
@@ -96,6 +115,7 @@ struct kqueue_calls {
 #else
   using count = int;
 #endif
+  static constexpr nanos longest = nanos{24} * 3600 * 1000000000;
 
   static int answer_of(int result) noexcept { return result < 0 ? -errno : result; }
   static std::uintptr_t number_of(int fd) noexcept { return static_cast<std::uintptr_t>(fd); }

@@ -1,7 +1,8 @@
 // kqueue.cpp - a kqueue that is an epoll set, so that poller/kqueue.hpp runs on Linux
 //
 // Made after the manual page, and no proof of what a real one does. What differs from it: a fork copies
-// its descriptors, it keeps what was closed while another number names it, and says nothing in `data`.
+// its descriptors, it keeps what was closed while another number names it, and says nothing in `data`. It
+// refuses terminals, as macOS does with /dev/tty.
 #include <sys/event.h>
 
 #include <cerrno>
@@ -16,6 +17,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 namespace {
 
@@ -93,6 +95,7 @@ std::uint32_t events_of(const watched& w) {
 int tell(int queue, const struct kevent& change) {
   if (change.filter == EVFILT_USER) return tell_user(queue, change);
   const int fd = static_cast<int>(change.ident);
+  if (::isatty(fd) == 1) return failed(EINVAL);
   const std::lock_guard<std::mutex> hold(all().mutex);
   watched& w = all().queues[queue]->by_number[fd];
   knote& note = change.filter == EVFILT_READ ? w.read : change.filter == EVFILT_WRITE ? w.write : w.except;
