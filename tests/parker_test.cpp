@@ -21,10 +21,11 @@ using word = std::atomic<std::uint32_t>;
 
 // Every way to sleep that compiles here keeps these promises.
 #if SUPPORT_POSIX
-#define PARKERS \
-  detail::system_parker<detail::native_kernel>, detail::system_parker<detail::without_words<detail::native_kernel>>
+using in_a_lot = detail::system_parker<detail::without_words<detail::native_kernel>>;
+#define PARKERS detail::system_parker<detail::native_kernel>, in_a_lot
 #else
-#define PARKERS detail::system_parker<detail::native_kernel>
+using in_a_lot = detail::system_parker<detail::native_kernel>;
+#define PARKERS in_a_lot
 #endif
 
 namespace {
@@ -196,7 +197,7 @@ TEST_CASE_TEMPLATE("who gives up leaves the others asleep, and a later wake reac
 
 TEST_CASE("more words than are kept for a herd are all woken") {
   struct traits : hybridloop::default_traits {
-    using parker = detail::system_parker<detail::without_words<detail::native_kernel>>;
+    using parker = in_a_lot;
   };
   constexpr std::size_t crowd = 40;
   struct sleep_of {
