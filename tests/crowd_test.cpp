@@ -5,7 +5,7 @@
 
 #include "support/race.hpp"
 #include "support/watching.hpp"
-#if SUPPORT_POSIX
+#if defined(__linux__)
 #include <sys/eventfd.h>
 #endif
 
@@ -15,21 +15,29 @@ using namespace support;
 using hybridloop::interest;
 using hybridloop::watch_id;
 
-#if SUPPORT_POSIX
-constexpr std::size_t many = 10000;
+#if defined(__linux__)
+constexpr std::size_t many = 10000, descriptors_each = 1;
+#else
+constexpr std::size_t many = 1000, descriptors_each = 2;
+#endif
 
+#if SUPPORT_POSIX
 // Whether the process may have so many descriptors, and some for itself.
 bool may_open(std::size_t count) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
-  const rlim_t wanted = count + 200;
+  const auto wanted = static_cast<rlim_t>(descriptors_each * count + 200);
   if (limit.rlim_cur >= wanted) return true;
   if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < wanted) return false;
   limit.rlim_cur = wanted;
   return ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
 }
+#else
+constexpr bool may_open(std::size_t) { return true; }
+#endif
 
 // Descriptors that become readable when they are rung, until they are read.
+#if defined(__linux__)
 class bells {
  public:
   explicit bells(std::size_t count) {
@@ -58,9 +66,6 @@ class bells {
   std::vector<int> fds_;
 };
 #else
-constexpr std::size_t many = 1000;
-constexpr bool may_open(std::size_t) { return true; }
-
 class bells {
  public:
   explicit bells(std::size_t count) : pairs_(count) {}

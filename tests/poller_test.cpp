@@ -869,6 +869,36 @@ TEST_CASE_TEMPLATE("a terminal that is added while another thread waits is heard
   CHECK(!refused);
 }
 
+// ---- A kernel with moods ----
+
+namespace {
+
+// Answers a wait, or the writes of a bell, as it is told to.
+struct moody_kernel : kernel_here {
+  static inline int wait_answer = 0;
+  static inline std::vector<int> write_answers;
+  static inline int reads = 0;
+  static inline int writes = 0;
+  static int epoll_wait(int, epoll_event*, int, int) noexcept { return wait_answer; }
+  static int poll(pollfd*, std::size_t, detail::nanos) noexcept { return wait_answer; }
+  static int write(int, const void*, std::size_t size) noexcept {
+    const auto at = static_cast<std::size_t>(writes++);
+    return at < write_answers.size() ? write_answers[at] : static_cast<int>(size);
+  }
+  static int read(int, void*, std::size_t size) noexcept {
+    ++reads;
+    return static_cast<int>(size);
+  }
+  static void script(std::initializer_list<int> answers) {
+    write_answers = answers;
+    reads = writes = 0;
+  }
+};
+using moody_pipe = detail::pipe_bell<moody_kernel>;
+
+}  // namespace
+
+#if defined(__linux__)
 // ---- epoll ----
 
 namespace {
@@ -901,29 +931,7 @@ struct old_kernel : kernel_here {
   }
 };
 
-// Answers a wait, or the writes of a bell, as it is told to.
-struct moody_kernel : kernel_here {
-  static inline int wait_answer = 0;
-  static inline std::vector<int> write_answers;
-  static inline int reads = 0;
-  static inline int writes = 0;
-  static int epoll_wait(int, epoll_event*, int, int) noexcept { return wait_answer; }
-  static int poll(pollfd*, std::size_t, detail::nanos) noexcept { return wait_answer; }
-  static int write(int, const void*, std::size_t size) noexcept {
-    const auto at = static_cast<std::size_t>(writes++);
-    return at < write_answers.size() ? write_answers[at] : static_cast<int>(size);
-  }
-  static int read(int, void*, std::size_t size) noexcept {
-    ++reads;
-    return static_cast<int>(size);
-  }
-  static void script(std::initializer_list<int> answers) {
-    write_answers = answers;
-    reads = writes = 0;
-  }
-};
 using moody_bell = detail::eventfd_bell<moody_kernel>;
-using moody_pipe = detail::pipe_bell<moody_kernel>;
 
 }  // namespace
 
@@ -1024,6 +1032,8 @@ TEST_CASE("epoll: a saturated bell makes an edge") {
   CHECK(p.wait_for(detail::never).empty());
   CHECK(p.time_of_wait(2 * ms) >= 2 * ms);
 }
+
+#endif
 
 // ---- poll ----
 

@@ -60,28 +60,34 @@ struct seam : hybridloop::detail::system_kernel {
     return kernel::futex_wake(word, count);
   }
 #if SUPPORT_POSIX
+  // Templates, since not every system has what they pass on.
+  template <class Kernel = kernel>
   static int membarrier(int command) noexcept {
     ++asked;
-    if (command == membarrier_expedited) ++barriers;
-    return kernel::membarrier(command);
+    if (command == Kernel::membarrier_expedited) ++barriers;
+    return Kernel::membarrier(command);
   }
+  template <class Kernel = kernel>
   static int epoll_create() noexcept {
     ++asked;
     ++pollers;
     stage::reached("poller-opens");
-    return kernel::epoll_create();
+    return Kernel::epoll_create();
   }
+  template <class Kernel = kernel>
   static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
     ++asked;
-    return kernel::epoll_ctl(epoll, what, fd, event);
+    return Kernel::epoll_ctl(epoll, what, fd, event);
   }
+  template <class Kernel = kernel>
   static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
     ++asked;
-    return kernel::epoll_wait(epoll, out, room, milliseconds);
+    return Kernel::epoll_wait(epoll, out, room, milliseconds);
   }
+  template <class Kernel = kernel>
   static int eventfd() noexcept {
     ++asked;
-    const int made = kernel::eventfd();
+    const int made = Kernel::eventfd();
     latest_bell = made;
     return made;
   }
@@ -108,7 +114,6 @@ struct seam : hybridloop::detail::system_kernel {
     ++asked;
     return kernel::read(fd, bytes, size);
   }
-  // Templates, since not every system has them.
   template <class Kernel = kernel>
   static int kqueue() noexcept {
     ++asked;
@@ -171,9 +176,10 @@ template <bool SlowOneToo>
 struct seam_losing_barrier : seam {
   static inline std::atomic<int> left{200};
   static inline std::atomic<int> refused{0};
+  template <class Kernel = kernel>
   static int membarrier(int command) noexcept {
-    if (command == membarrier_global && !SlowOneToo) return seam::membarrier(command);
-    if (command != membarrier_global && left-- > 0) return seam::membarrier(command);
+    const bool slow = command == Kernel::membarrier_global;
+    if (slow ? !SlowOneToo : left-- > 0) return seam::membarrier(command);
     ++refused;
     return -EPERM;
   }

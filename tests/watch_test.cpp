@@ -283,7 +283,7 @@ EVERY_POLICY("an error is told whatever was asked for") {
   if (over_kqueue()) return;
   hybridloop::loop l(on(path));
   int ends[2];
-  CHECK(::pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
+  make_pipe(ends);
   diary d;
   const watch_id id = l.watch(ends[1], interest::priority, d.writer());
 
@@ -1321,9 +1321,10 @@ namespace {
 struct slow_kernel : kernel_here {
   static inline std::function<void()> meanwhile;
 #if SUPPORT_POSIX
+  template <class Kernel = kernel_here>
   static int epoll_create() noexcept {
     if (meanwhile) std::exchange(meanwhile, nullptr)();
-    return kernel_here::epoll_create();
+    return Kernel::epoll_create();
   }
   template <class Kernel = kernel_here>
   static int kqueue() noexcept {
@@ -1792,10 +1793,8 @@ EVERY_POLICY("destruction destroys closures without running them, and leaves no 
     {
       hybridloop::loop l(on(path));
       in_background running(l);
-      std::size_t made = 0;
       for (const interest asked : {readable | oneshot, readable | edge, interest::none}) {
         l.watch(pair.left(), asked, [held = closure.hold()] {});
-        ++made;
       }
       l.invoke([] {});
       running.stop();
@@ -1909,8 +1908,9 @@ struct refusing_kernel : kernel_here {
   static inline std::atomic<std::size_t> waits{0};
 
 #if SUPPORT_POSIX
+  template <class Kernel = kernel_here>
   static int epoll_create() noexcept {
-    return no_poller != 0 ? -no_poller : kernel_here::epoll_create();
+    return no_poller != 0 ? -no_poller : Kernel::epoll_create();
   }
   template <class Kernel = kernel_here>
   static int kqueue() noexcept {
@@ -1929,21 +1929,23 @@ struct refusing_kernel : kernel_here {
   static int pipe(int (&ends)[2]) noexcept {
     return no_poller != 0 ? -no_poller : kernel_here::pipe(ends);
   }
+  template <class Kernel = kernel_here>
   static int epoll_ctl(int epoll, int what, int fd, epoll_event* event) noexcept {
-    if (no_control != 0 && what == EPOLL_CTL_ADD) return -no_control;
-    return kernel_here::epoll_ctl(epoll, what, fd, event);
+    if (no_control != 0 && what == epoll_adds) return -no_control;
+    return Kernel::epoll_ctl(epoll, what, fd, event);
   }
   static int identify(int fd, hybridloop::detail::file_identity& out) noexcept {
     return no_control != 0 ? -no_control : kernel_here::identify(fd, out);
   }
+  template <class Kernel = kernel_here>
   static int epoll_wait(int epoll, epoll_event* out, int room, int milliseconds) noexcept {
     if (fails()) return -EBADF;
-    return kernel_here::epoll_wait(epoll, out, room, milliseconds);
+    return Kernel::epoll_wait(epoll, out, room, milliseconds);
   }
-  static int epoll_pwait2(int epoll, epoll_event* out, int room,
-                          hybridloop::detail::nanos timeout) noexcept {
+  template <class Kernel = kernel_here>
+  static int epoll_pwait2(int epoll, epoll_event* out, int room, hybridloop::detail::nanos timeout) noexcept {
     if (fails()) return -EBADF;
-    return kernel_here::epoll_pwait2(epoll, out, room, timeout);
+    return Kernel::epoll_pwait2(epoll, out, room, timeout);
   }
   static int poll(pollfd* descriptors, std::size_t count,
                   hybridloop::detail::nanos timeout) noexcept {
@@ -2157,7 +2159,7 @@ EVERY_POLICY("signals end no sleep early, and nothing is lost to them") {
 }
 #endif
 
-#if SUPPORT_POSIX
+#if defined(__linux__)
 namespace {
 
 // Linux before 5.11.
@@ -2204,7 +2206,10 @@ struct gated_kernel : kernel_here {
   static inline std::atomic<bool> closed_bell{false};
 
 #if SUPPORT_POSIX
-  static int eventfd() noexcept { return bell = kernel_here::eventfd(); }
+  template <class Kernel = kernel_here>
+  static int eventfd() noexcept {
+    return bell = Kernel::eventfd();
+  }
   template <class Kernel = kernel_here>
   static int kqueue() noexcept {
     return bell = Kernel::kqueue();

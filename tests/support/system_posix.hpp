@@ -21,6 +21,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+struct epoll_event;  // tests name it where there is none
+
 namespace support {
 
 using descriptor = hybridloop::native_handle;
@@ -87,8 +89,10 @@ inline std::size_t receive_bytes(descriptor fd, void* bytes, std::size_t size) {
 
 #if defined(__linux__)
 inline constexpr const char* descriptors_folder = "/proc/self/fd";
+inline constexpr int epoll_adds = EPOLL_CTL_ADD;
 #else
 inline constexpr const char* descriptors_folder = "/dev/fd";
+inline constexpr int epoll_adds = 0;
 #endif
 
 // Names of what stands there, without the one used to look, and those beyond the process's limit:
