@@ -260,9 +260,9 @@ TEST_CASE_TEMPLATE("a deadline that never comes does not overflow, and the permi
   CHECK(granted([&] { return s.try_acquire_for((std::chrono::hours::max)()); }));
   CHECK(granted([&] { return s.try_acquire_for(std::chrono::duration<double>(1e300)); }));
   CHECK(granted([&] { return s.try_acquire_until((steady_clock::time_point::max)()); }));
-  CHECK(granted([&] { return s.try_acquire_until((steady_clock::time_point::max)() - 1ns); }));
+  CHECK(granted([&] { return s.try_acquire_until((steady_clock::time_point::max)() - steady_clock::duration(1)); }));
   CHECK(granted([&] { return s.try_acquire_until((system_clock::time_point::max)()); }));
-  CHECK(granted([&] { return s.try_acquire_until((system_clock::time_point::max)() - 1ns); }));
+  CHECK(granted([&] { return s.try_acquire_until((system_clock::time_point::max)() - system_clock::duration(1)); }));
   CHECK(granted([&] {
     return s.try_acquire_until(std::chrono::time_point<system_clock, std::chrono::hours>(std::chrono::hours::max()));
   }));

@@ -17,6 +17,7 @@
 
 #include "soak/choices.hpp"
 #include "soak/ledger.hpp"
+#include "soak/member.hpp"
 #include "soak/permits.hpp"
 #include "soak/pipe.hpp"
 #include "soak/tasks.hpp"
@@ -36,12 +37,14 @@ struct stage {
   std::size_t depth = 0;   // nested runs; the loop's
   std::atomic<std::uint64_t> operations{0};
   std::unique_ptr<permits_for<Loop>> shared = nullptr;
+  std::unique_ptr<company_for<Loop>> company = nullptr;
 };
 
 template <class Loop>
 class actor {
  public:
-  actor(stage<Loop>& all, choices& c) : all_(all), loop_(all.loop), choose_(c), handle_(loop_.handle()), shared_(*all.shared) {}
+  actor(stage<Loop>& all, choices& c)
+      : all_(all), loop_(all.loop), choose_(c), handle_(loop_.handle()), shared_(*all.shared), member_(*all.company, loop_, c) {}
   actor(const actor&) = delete;
   actor& operator=(const actor&) = delete;
 
@@ -54,7 +57,9 @@ class actor {
         &actor::open_lane,   &actor::post_to_lane, &actor::post_to_lane, &actor::close_lane,
         &actor::watch,       &actor::feed,   &actor::feed,       &actor::unwatch,     &actor::interrupt,   &actor::pause,     &actor::await_run,
         &actor::await_run,   &actor::acquire, &actor::acquire,   &actor::take,        &actor::give_back,   &actor::wait,
-        &actor::wait,        &actor::wait,   &actor::cancel_wait, &actor::close_permits};
+        &actor::wait,        &actor::wait,   &actor::cancel_wait, &actor::close_permits,
+        &actor::take_turn,   &actor::take_turn, &actor::take_turn, &actor::take_turn, &actor::cancel_turn,
+        &actor::ask,         &actor::ask,    &actor::send,       &actor::send,     &actor::receive};
     (this->*choose_.any_of(work))();
     all_.operations.fetch_add(1, std::memory_order_relaxed);
   }
@@ -64,6 +69,7 @@ class actor {
     lane_.reset();
     give_back();
     for (wait_type& w : waits_) await([&w] { return w.what.ran != 0; });
+    member_.finish([this](const auto& done) { await(done); });
     await_told();
     unwatch();
     for (alarm& a : alarms_) {
@@ -79,6 +85,7 @@ class actor {
   void settle(bool drained) const {
     entries_.settle(drained);
     waited_.settle(false);
+    member_.settle();
     for (const wait_type& w : waits_) {
       promise(!w.cancelled || w.what.ran == 0 || w.heard_cancel, "a cancel that answers true is heard, if anything is");
     }
@@ -243,7 +250,7 @@ class actor {
       promise(a.what->alive == 1, "a repeating timer's closure is held once");
       ++a.what->ran;
     });
-    if (all_.alone || loop_.running_in_this_thread()) return;
+    if (!may_wait()) return;
     await([&a] { return a.what->ran >= 2; });
     a.cancelled = loop_.cancel(a.id);  // one that stood would wake a loop that lost a wake
   }
@@ -327,7 +334,7 @@ class actor {
 
   // Who waits keeps none: somebody else may need them first.
   void acquire() {
-    if (all_.alone || loop_.running_in_this_thread()) return take();
+    if (!may_wait()) return take();
     give_back();
     const std::ptrdiff_t n = some_permits();
     const bool had = choose_.one_in(2) ? shared_.acquire(n) : shared_.try_acquire_for(some_time(), n);
@@ -364,9 +371,30 @@ class actor {
     if (choose_.one_in(64)) shared_.close();
   }
 
+  // ---- Company ----
+
+  void take_turn() {
+    if (may_wait()) give_back();
+    member_.take_turn(may_wait());
+  }
+  void cancel_turn() { member_.cancel(); }
+  void ask() {
+    if (may_wait()) give_back();
+    member_.ask(may_wait());
+  }
+  void send() {
+    if (may_wait()) give_back();
+    member_.send(may_wait());
+  }
+  void receive() { member_.receive(); }
+
+  // ---- Waiting ----
+
+  bool may_wait() const { return !all_.alone && !loop_.running_in_this_thread(); }
+
   template <class Done>
   void await(const Done& done) {
-    if (all_.alone || loop_.running_in_this_thread()) return;
+    if (!may_wait()) return;
     for (int looks = 0; !done() && !loop_.closed(); ++looks) {
       if (looks < 200) {
         std::this_thread::yield();
@@ -400,6 +428,7 @@ class actor {
   std::ptrdiff_t kept_ = 0;
   ledger waited_;
   std::deque<wait_type> waits_;
+  member<Loop> member_;
 };
 
 }  // namespace soak

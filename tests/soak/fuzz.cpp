@@ -19,7 +19,8 @@ class program {
  public:
   explicit program(soak::choices c) : choose_(c), options_(soak::some_options(choose_, true)) {
     loop_.emplace(options_);
-    stage_.reset(new soak::stage<loop>{*loop_, options_.when_full, true, 0, {}, soak::some_permits(*loop_, choose_)});
+    stage_.reset(new soak::stage<loop>{*loop_, options_.when_full, true, 0, {}, soak::some_permits(*loop_, choose_),
+                                      soak::some_company(*loop_, choose_, false)});
     actor_.emplace(*stage_, choose_);
   }
 
@@ -31,8 +32,10 @@ class program {
     loop_->run();
     if (drained) loop_->run();  // which may have been stopped
     loop_.reset();
+    stage_->company->end();
     actor_->settle(drained);
     stage_->shared->settle();
+    stage_->company->settle();
   }
 
  private:

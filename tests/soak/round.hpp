@@ -84,7 +84,8 @@ class round {
  public:
   round(std::uint64_t seed, std::size_t threads) : choose_(seed), options_(some_options(choose_, false)) {
     loop_.emplace(options_);
-    stage_.reset(new stage<Loop>{*loop_, options_.when_full, false, 0, {}, some_permits(*loop_, choose_)});
+    stage_.reset(new stage<Loop>{*loop_, options_.when_full, false, 0, {}, some_permits(*loop_, choose_),
+                                 some_company(*loop_, choose_, true)});
     for (std::size_t i = 0; i < threads; ++i) {
       actors_.push_back(std::make_unique<actor<Loop>>(*stage_, theirs_.emplace_back(seed + 1 + i)));
     }
@@ -118,12 +119,14 @@ class round {
     }
     leave = true;
     for (std::thread& t : threads) t.join();
+    stage_->company->end();
     ending_ = true;
     drained_ ? loop_->close() : loop_->stop();
     driver.join();
     loop_.reset();
     for (const auto& a : actors_) a->settle(drained_);
     stage_->shared->settle();
+    stage_->company->settle();
     return stage_->operations;
   }
 
