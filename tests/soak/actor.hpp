@@ -69,7 +69,7 @@ class actor {
     lane_.reset();
     give_back();
     for (wait_type& w : waits_) await([&w] { return w.what.ran != 0; });
-    member_.finish([this](const auto& done) { await(done); });
+    member_.finish([this](const auto& done) { this->await(done); });
     await_told();
     unwatch();
     for (alarm& a : alarms_) {
