@@ -38,9 +38,10 @@ class turn {
   std::uint64_t count_ = 0;
 };
 
-// By what a turn is had.
-enum class kind { mutex, event, condvar };
+// By what a turn is had, or an answer waited for.
+enum class kind { mutex, event, condvar, latch };
 constexpr kind kinds_of_turns[] = {kind::mutex, kind::event, kind::condvar};
+constexpr kind kinds_of_answers[] = {kind::event, kind::condvar, kind::latch};
 
 // Made of some queue.
 template <class Traits>
@@ -64,7 +65,7 @@ class company {
   virtual bool cancel(kind by, const ticket& which) = 0;
 
   // Waits for room, and then for the answer of who receives, on what is gone right after it. False: no room in that span.
-  virtual bool ask(entry& e, span most, bool by_latch) = 0;
+  virtual bool ask(entry& e, span most, kind by) = 0;
   virtual bool send(entry& e, span most) = 0;
   virtual ticket send_on(loop& l, entry& told, entry& e, const options& how) = 0;
   virtual ticket receive_on(loop& l, entry& told, const options& how) = 0;
@@ -86,15 +87,38 @@ class company_of final : public company<Traits> {
   using latch = hybridloop::basic_latch<Queue>;
   using opening = hybridloop::basic_event<Queue, hybridloop::sync::manual_reset>;
 
+  // Gone as soon as who waits for the answer has it.
+  struct desk {
+    explicit desk(kind k) : by(k) {}
+
+    void answer() {
+      if (by == kind::latch) return done.count_down();
+      if (by == kind::event) return open.set();
+      const std::lock_guard<std::mutex> held(lock);
+      answered = true;
+      called.notify_one();
+    }
+    void wait() {
+      if (by == kind::latch) return done.wait();
+      if (by == kind::event) return open.wait();
+      std::unique_lock<std::mutex> held(lock);
+      called.wait(held, [this] { return answered; });
+    }
+
+    const kind by;
+    latch done{1};
+    opening open;
+    std::mutex lock;
+    hybridloop::basic_condvar<Queue> called;
+    bool answered = false;
+  };
   struct value {
     charge e;
-    latch* done = nullptr;
-    opening* open = nullptr;
+    desk* asked_at = nullptr;
 
     void answer() {
       e.run();
-      if (done != nullptr) done->count_down();
-      if (open != nullptr) open->set();
+      if (asked_at != nullptr) asked_at->answer();
     }
   };
 
@@ -123,14 +147,11 @@ class company_of final : public company<Traits> {
     return by == kind::mutex ? mutex_.cancel(which) : by == kind::event ? free_.cancel(which) : freed_.cancel(which);
   }
 
-  bool ask(entry& e, span most, bool by_latch) override {
-    std::optional<latch> done;
-    std::optional<opening> open;
-    value v{charge(e)};
-    if (by_latch) v.done = &done.emplace(1);
-    else v.open = &open.emplace();
+  bool ask(entry& e, span most, kind by) override {
+    desk here(by);
+    value v{charge(e), &here};
     if (!give(v, most)) return false;
-    by_latch ? done->wait() : open->wait();
+    here.wait();
     promise(e.ran == 1, "an answer comes after what it answers");
     return true;
   }

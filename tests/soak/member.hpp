@@ -40,7 +40,7 @@ class member {
   void ask(bool may_wait) {
     if (!may_wait) return;
     entry& e = sent_.open(order());
-    e.accepted = all_.ask(e, some_span(), choose_.one_in(2));
+    e.accepted = all_.ask(e, some_span(), choose_.any_of(kinds_of_answers));
   }
   void send(bool may_wait) {
     if (may_wait || choose_.one_in(2)) {
