@@ -177,6 +177,68 @@ TEST_CASE_TEMPLATE("a coroutine that is told destroys the semaphore", Queue, SUP
   }
 }
 
+TEST_CASE_TEMPLATE("coroutines go on in the order in which they began to wait, notified one by one or all at once", Queue, SUPPORT_QUEUES) {
+  basic_condvar<Queue> c;
+  loop l;
+  std::vector<int> order;
+  const auto one = [&](int number) -> job {
+    if (co_await c.wait_on(l) != wait_status::granted) std::abort();
+    order.push_back(number);
+  };
+  for (int i = 0; i < 6; ++i) one(i);
+
+  c.notify_one();
+  l.poll();
+  CHECK(order == std::vector<int>{0});
+  c.notify_one();
+  c.notify_one();
+  l.poll();
+  CHECK(order == std::vector<int>{0, 1, 2});
+  one(6);
+  c.notify_all();
+  one(7);
+  l.run_until_idle();
+  CHECK(order == std::vector<int>{0, 1, 2, 3, 4, 5, 6});
+
+  c.notify_one();
+  l.poll();
+  CHECK(order.back() == 7);
+}
+
+TEST_CASE_TEMPLATE("a notification for a coroutine whose loop is gone goes to the next that waits", Queue, SUPPORT_QUEUES) {
+  basic_condvar<Queue> c;
+  basic_event<Queue, sync::auto_reset> e;
+  loop lasting;
+  std::vector<int> heard;
+  std::vector<std::coroutine_handle<>> frames;
+  const auto on_condvar = [&](loop& l, int number) -> owned {
+    static_cast<void>(co_await c.wait_on(l));
+    heard.push_back(number);
+  };
+  const auto on_event = [&](loop& l, int number) -> owned {
+    static_cast<void>(co_await e.wait_on(l));
+    heard.push_back(number);
+  };
+  {
+    loop gone;
+    for (loop* l : {&gone, &lasting, &lasting}) frames.push_back(on_condvar(*l, static_cast<int>(frames.size())).frame);
+    for (loop* l : {&gone, &lasting, &lasting}) frames.push_back(on_event(*l, static_cast<int>(frames.size())).frame);
+    c.notify_one();
+    e.set();
+    lasting.poll();
+    CHECK(heard.empty());
+  }
+  lasting.poll();
+  lasting.poll();
+  CHECK(heard == std::vector<int>{1, 4});
+
+  c.notify_one();
+  e.set();
+  lasting.poll();
+  CHECK(heard == std::vector<int>{1, 4, 2, 5});
+  for (const auto frame : frames) frame.destroy();
+}
+
 TEST_CASE_TEMPLATE("coroutines wait for condvars, events, latches, locks and values", Queue, SUPPORT_QUEUES) {
   basic_condvar<Queue> changed;
   basic_event<Queue, sync::manual_reset> set;

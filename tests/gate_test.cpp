@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "support/queues.hpp"
+#include "support/race.hpp"
 #include "support/running.hpp"
 
 using namespace hybridloop;
@@ -156,6 +157,39 @@ TEST_CASE_TEMPLATE("waits for an event are cancelled and time out", Queue, SUPPO
 
   std::sort(heard.begin(), heard.end());
   CHECK(heard == std::vector<wait_status>{wait_status::timed_out, wait_status::cancelled});
+}
+
+TEST_CASE_TEMPLATE("a signal, a deadline and two cancels meet: a wait is told once, and no signal is lost", Queue, SUPPORT_QUEUES) {
+  const std::size_t rounds = scaled(1000, 50);
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < rounds; ++i) {
+    auto_event_of<Queue> e;
+    basic_latch<Queue> open(1);
+    loop l;
+    wait_status of_event{}, of_latch{};
+    int told = 0;
+    typename auto_event_of<Queue>::ticket first, second;
+    std::atomic<int> cancelled{0};
+    {
+      rendezvous start(4);
+      const auto cancel = [&] { start.meet(), dawdle(i % 5 * 4000), cancelled += e.cancel(first) + 16 * open.cancel(second); };
+      const scoped_thread setter([&] { start.meet(), dawdle(i % 3 * 4000), e.set(), open.count_down(); });
+      const scoped_thread one(cancel), other(cancel);
+      const wait_options how{1, loop::clock::now() + std::chrono::microseconds(10 * (1 + i % 8))};
+      first = e.async_wait(l, [&](wait_status s) { of_event = s, ++told; }, how);
+      second = open.async_wait(l, [&](wait_status s) { of_latch = s, ++told; }, how);
+      start.meet();
+      while (told != 2) l.run_once();
+    }
+    l.run_until_idle();
+
+    wrong += told != 2;
+    wrong += (of_event == wait_status::cancelled) != (cancelled % 16 == 1) || cancelled % 16 > 1;
+    wrong += (of_latch == wait_status::cancelled) != (cancelled / 16 == 1) || cancelled / 16 > 1;
+    wrong += e.is_set() == (of_event == wait_status::granted);
+    wrong += !open.try_wait();
+  }
+  CHECK(wrong == 0);
 }
 
 TEST_CASE_TEMPLATE("a wait whose deadline has passed is over at once", Queue, SUPPORT_QUEUES) {
