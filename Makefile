@@ -240,7 +240,7 @@ foreign: $(hosts:tests/%=$(dir)/%)
 explore: $(dir)/explore/explore
 	@sh tests/explore/run.sh $(dir)/explore '$(CXX) -std=$(STD) $(finds)' $(ARGS)
 
-scenes = parking fences spilling blocks watching ending lanes lending hosting looking timing telling permits visiting combining cells
+scenes = parking fences spilling blocks watching ending lanes lending hosting looking timing telling permits visiting combining cells gathering
 engine = memory engine operations search session main
 explore_objects = $(engine:%=$(dir)/explore/engine/%.o) $(scenes:%=$(dir)/explore/%.o)
 

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "explore/scene.hpp"
+#include "explore/waiting.hpp"
 
 namespace explore {
 
@@ -11,17 +12,11 @@ struct one_cpu : kernel {
   static unsigned usable_cpus() noexcept { return 1; }
 };
 
-// Segments lie in pages: those that nobody can look at any more are given back there, so that a touch is seen.
 struct cell_traits : symmetric_traits {
   using kernel = one_cpu;
 };
 // The same, but they are used again.
 struct thrifty_traits : cell_traits {};
-
-struct page_memory {
-  static void* take(std::size_t bytes, std::size_t) noexcept { return engine::the().memory().take(bytes); }
-  static void give(void* memory, std::size_t bytes, std::size_t) noexcept { engine::the().memory().give(memory, bytes); }
-};
 
 }  // namespace explore
 

@@ -21,6 +21,12 @@ struct waiting_traits : symmetric_traits {
 template <class Queue, class Fairness>
 using semaphore_of = hybridloop::basic_semaphore<Queue, Fairness>;
 
+// For segments: those that nobody can look at any more are given back there, so that a touch is seen.
+struct page_memory {
+  static void* take(std::size_t bytes, std::size_t) noexcept { return engine::the().memory().take(bytes); }
+  static void give(void* memory, std::size_t bytes, std::size_t) noexcept { engine::the().memory().give(memory, bytes); }
+};
+
 // In memory that dies with it: a touch of it later on is seen.
 template <class T>
 class paged {
