@@ -3541,7 +3541,13 @@ struct user_bell {
 // reads it empty.
 template <class Kernel>
 struct pipe_bell {
-  static int open(native_handle (&ends)[2]) noexcept { return Kernel::pipe(ends); }
+  // When refused, the ends are as they were, whatever the system has written there.
+  static int open(native_handle (&ends)[2]) noexcept {
+    native_handle made[2];
+    const int refused = Kernel::pipe(made);
+    if (refused == 0) ends[0] = made[0], ends[1] = made[1];
+    return refused;
+  }
 
   // Any thread, any signal handler; the end to write to. 0, or the errno that could not be mended.
   static int ring(native_handle bell) noexcept {

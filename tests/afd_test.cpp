@@ -439,7 +439,7 @@ TEST_CASE("windows: handles that are signalled while they are removed tell nothi
 }
 
 TEST_CASE("windows: any number of handles is waited for at once") {
-  constexpr std::size_t many = 200;
+  constexpr std::size_t many = 1000;
   opened<> p;
   std::vector<std::unique_ptr<event>> events;
   for (std::size_t i = 0; i < many; ++i) {

@@ -69,7 +69,7 @@ TEST_CASE_TEMPLATE("a pipe that is refused is none, and leaves no descriptor", k
   const int next = ::dup(0);
   REQUIRE(next >= 0);
   ::close(next);
-  int ends[2] = {-1, -1};
+  int ends[2];
 
   for (const int room : {0, 1}) {
     rlimit few = before;
@@ -78,7 +78,6 @@ TEST_CASE_TEMPLATE("a pipe that is refused is none, and leaves no descriptor", k
     const int refused = kernel::pipe(ends);
     REQUIRE(::setrlimit(RLIMIT_NOFILE, &before) == 0);
     CHECK(refused == -EMFILE);
-    CHECK(ends[0] == -1);
     CHECK_FALSE(kernel::is_descriptor(next));
   }
 }

@@ -1050,8 +1050,11 @@ struct busy_kernel : kernel_here {
     if (behind_poll) std::exchange(behind_poll, nullptr)();
     return got;
   }
+  // Some leave numbers that are not theirs.
   static int pipe(int (&ends)[2]) noexcept {
-    return pipe_answer != 0 ? pipe_answer : kernel_here::pipe(ends);
+    if (pipe_answer == 0) return kernel_here::pipe(ends);
+    ends[0] = ends[1] = 0;
+    return pipe_answer;
   }
   static int identify(int fd, detail::file_identity& out) noexcept {
     if (identified) std::exchange(identified, nullptr)();
