@@ -248,7 +248,7 @@ static void rounds(unsigned many) {
   play();
   p.check();
 }
-EXPLORE(segments_given_back, 2) { rounds<cell_traits>(3); }
+EXPLORE(segments_given_back, 2) { rounds<cell_traits>(4); }
 EXPLORE(segments_used_again, 2) { rounds<thrifty_traits>(6); }
 
 // Two that come and go behind one that waits: whole segments are taken out in between.
