@@ -19,6 +19,16 @@
 
 #include "support/system.hpp"
 
+// What stands in a list of descriptors that should have been another one.
+template <>
+struct doctest::StringMaker<std::vector<std::string>> {
+  static doctest::String convert(const std::vector<std::string>& all) {
+    std::string line;
+    for (const std::string& each : all) line += ' ' + each;
+    return line.c_str();
+  }
+};
+
 namespace support {
 
 using namespace std::chrono_literals;
