@@ -15,6 +15,13 @@
 HYBRIDLOOP_OPEN
 namespace detail {
 
+// GCC 12 for Windows with threads of its own making has none.
+#if defined(__GLIBCXX__) && !defined(_GLIBCXX_HAS_GTHREADS)
+enum class cv_status { no_timeout, timeout };
+#else
+using std::cv_status;
+#endif
+
 template <class Queue>
 class notices : public primitive<Queue, notice_account<typename Queue::traits>> {
  public:
@@ -72,11 +79,11 @@ class basic_condvar {
 
   // `timeout` is answered only by who was not notified.
   template <class Lock, class Rep, class Period>
-  std::cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> span) {
-    return block(lock, detail::deadline_in<clock>(span)) ? std::cv_status::no_timeout : std::cv_status::timeout;
+  detail::cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> span) {
+    return block(lock, detail::deadline_in<clock>(span)) ? detail::cv_status::no_timeout : detail::cv_status::timeout;
   }
   template <class Lock, class Clock, class Duration>
-  std::cv_status wait_until(Lock& lock, std::chrono::time_point<Clock, Duration> deadline) {
+  detail::cv_status wait_until(Lock& lock, std::chrono::time_point<Clock, Duration> deadline) {
     bool notified = false;
     // Not again, if that clock says that it is too early: the caller looks first at what it waits for.
     detail::wait_by_clock<clock>(deadline, [&](nanos end) {
@@ -84,7 +91,7 @@ class basic_condvar {
       return true;
     });
     const bool over = !notified && detail::to_nanos(Clock::now()) >= detail::to_nanos(deadline);
-    return over ? std::cv_status::timeout : std::cv_status::no_timeout;
+    return over ? detail::cv_status::timeout : detail::cv_status::no_timeout;
   }
   // What the predicate says in the end.
   template <class Lock, class Rep, class Period, class Predicate>
