@@ -38,6 +38,7 @@ TEST_CASE_TEMPLATE("an event that is set lets everybody through until it is rese
   e.set();
   e.wait();
   e.reset();
+  e.reset();
   CHECK_FALSE(e.try_wait());
   CHECK_FALSE(e.wait_until(std::chrono::system_clock::now() + 1ms));
 }

@@ -115,6 +115,27 @@ class notice_book : public book<notices_of<Queue>> {
 
 TEST_SUITE_BEGIN("queues");
 
+TEST_CASE("who finds the small lock held sleeps until it is given back, and one after the other has it") {
+  detail::small_lock<hybridloop::default_traits> lock;
+  int had = 0;
+  std::vector<scoped_thread> others;
+  lock.lock();
+  for (int i = 0; i < 3; ++i) {
+    others.emplace_back([&] {
+      lock.lock();
+      ++had;
+      lock.unlock();
+    });
+  }
+  std::this_thread::sleep_for(5ms);
+  CHECK(had == 0);
+
+  lock.unlock();
+
+  for (scoped_thread& each : others) each.join();
+  CHECK(had == 3);
+}
+
 TEST_CASE_TEMPLATE("queue: tokens go to whoever has waited longest", Queue, SUPPORT_QUEUES) {
   permit_book<Queue> b(0);
   b.join('a');
