@@ -333,12 +333,10 @@ template <class Semaphore, class Acquire>
 sample there_and_back(std::size_t trips, const Acquire& acquire, bool placed) {
   alignas(128) Semaphore there(0);
   alignas(128) Semaphore back(0);
-  const bench::placement before;
   const std::vector<std::size_t> cpus = bench::cpus();
   const auto put_on = [&](std::size_t which) {
     if (placed && cpus.size() > 1) bench::pin({cpus[which]});
   };
-  put_on(0);
   std::thread partner([&] {
     put_on(1);
     for (std::size_t i = 0; i <= trips; ++i) {
@@ -346,14 +344,19 @@ sample there_and_back(std::size_t trips, const Acquire& acquire, bool placed) {
       back.release();
     }
   });
-  there.release();
-  acquire(back);
-  const sample s = bench::timed(2 * trips, [&] {
-    for (std::size_t i = 0; i < trips; ++i) {
-      there.release();
-      acquire(back);
-    }
+  sample s{};
+  std::thread asker([&] {
+    put_on(0);
+    there.release();
+    acquire(back);
+    s = bench::timed(2 * trips, [&] {
+      for (std::size_t i = 0; i < trips; ++i) {
+        there.release();
+        acquire(back);
+      }
+    });
   });
+  asker.join();
   partner.join();
   return s;
 }

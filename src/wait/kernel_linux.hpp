@@ -92,13 +92,17 @@ struct linux_kernel : posix_kernel {
 
   static int replace(int number, int fd) noexcept { return answer(::dup3(fd, number, O_CLOEXEC)); }
 
-  // The affinity mask, and never more than the cgroup's quota.
+  // The affinity masks of this thread and of the main one, since a thread may be kept on a CPU of its own; and never
+  // more than the cgroup's quota.
   static unsigned usable_cpus() noexcept {
     static const unsigned quota = quota_cpus();
-    cpu_set_t mask;
-    CPU_ZERO(&mask);
-    const int got = ::sched_getaffinity(0, sizeof mask, &mask);
-    const unsigned allowed = got == 0 ? static_cast<unsigned>(CPU_COUNT(&mask)) : quota;
+    cpu_set_t mine, all;
+    CPU_ZERO(&mine);
+    CPU_ZERO(&all);
+    const bool known = ::sched_getaffinity(0, sizeof mine, &mine) == 0;
+    if (::sched_getaffinity(::getpid(), sizeof all, &all) == 0) CPU_OR(&all, &all, &mine);
+    else all = mine;
+    const unsigned allowed = known ? static_cast<unsigned>(CPU_COUNT(&all)) : quota;
     return allowed < quota ? allowed : quota;
   }
 
