@@ -29,6 +29,7 @@ struct knote {
 };
 struct watched {
   knote read, write, except;
+  std::uint32_t born = 0;  // tells it from what had the number before, of which a wait may still bring an event
 };
 
 // What stands in each queue, by its number; kernels have it in the queue itself. Pages of the system's: no
@@ -82,6 +83,9 @@ int tell_user(int queue, const struct kevent& change) {
   return added != 0 && errno == EEXIST ? 0 : added;
 }
 
+std::uint64_t data_of(int fd, const watched& w) { return std::uint64_t{w.born} << 32 | static_cast<std::uint32_t>(fd); }
+int number_of(const epoll_event& event) { return static_cast<int>(event.data.u64 & 0xffffffffu); }
+
 std::uint32_t events_of(const watched& w) {
   std::uint32_t events = 0;
   if (w.read.on) events |= EPOLLIN | EPOLLRDHUP;
@@ -103,7 +107,7 @@ int tell(int queue, const struct kevent& change) {
 
   // Whether the number still names what was added: a MOD that changes nothing.
   epoll_event event{};
-  event.data.u64 = change.ident;
+  event.data.u64 = data_of(fd, w);
   event.events = events_of(w);
   if (::epoll_ctl(queue, EPOLL_CTL_MOD, fd, &event) != 0) {
     const int why = errno;
@@ -111,7 +115,10 @@ int tell(int queue, const struct kevent& change) {
       w = watched{};
       return failed(why);
     }
+    static std::uint32_t births = 0;
     w = watched{};
+    w.born = ++births;
+    event.data.u64 = data_of(fd, w);
     event.events = EPOLLONESHOT | EPOLLET;
     if (::epoll_ctl(queue, EPOLL_CTL_ADD, fd, &event) != 0) {
       const int refused = errno;
@@ -139,10 +146,10 @@ std::uint32_t reason(int fd) {
 
 struct kevent made(const epoll_event& event, const knote& note, int filter, bool over) {
   struct kevent out {};
-  out.ident = static_cast<uintptr_t>(event.data.u64);
+  out.ident = static_cast<uintptr_t>(number_of(event));
   out.filter = static_cast<int16_t>(filter);
   out.flags = static_cast<uint16_t>(over ? EV_EOF : 0);
-  out.fflags = over && (event.events & EPOLLERR) != 0 ? reason(static_cast<int>(event.data.u64)) : 0;
+  out.fflags = over && (event.events & EPOLLERR) != 0 ? reason(number_of(event)) : 0;
   out.udata = note.mark;
   return out;
 }
@@ -184,12 +191,13 @@ int kevent(int queue, const struct kevent* changes, int count, struct kevent* ou
       if (found < room) out[found++] = trigger;
       continue;
     }
-    const auto fd = static_cast<int>(event.data.u64);
+    const int fd = number_of(event);
     const watched& w = all().queues[queue]->by_number[fd];
+    if (event.data.u64 != data_of(fd, w)) continue;
     // Two filters of one descriptor may take the room of another, which is then told the next time.
     const auto put = [&](const struct kevent& it) {
       epoll_event again{};
-      again.data.u64 = it.ident;
+      again.data.u64 = data_of(fd, w);
       again.events = events_of(w);
       if (found == room) ::epoll_ctl(queue, EPOLL_CTL_MOD, fd, &again);
       if (found < room) out[found++] = it;
