@@ -68,7 +68,7 @@ link "$out/tests" $objects
 # Coroutines, and a build without any poller.
 compile tests/awaiter_test.cpp "$out/awaiter20.o" -std=c++20
 link "$out/awaiter20" "$out/main.o" "$out/awaiter20.o"
-compile tests/keep_alive_test.cpp "$out/deaf.o" -DHYBRIDLOOP_NO_IO=1
+compile tests/ingress_test.cpp "$out/deaf.o" -DHYBRIDLOOP_NO_IO=1
 compile tests/main.cpp "$out/deaf_main.o" -DHYBRIDLOOP_NO_IO=1
 link "$out/deaf" "$out/deaf_main.o" "$out/deaf.o"
 
