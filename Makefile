@@ -27,7 +27,7 @@
 #
 #   CXX=clang++       a compiler, with what it needs: CXX="g++-12 -m32"
 #   CPU=s390x         one of these CPUs: its cross compiler, or clang's target, and the tests in qemu
-#   SYSTEM=windows    by MinGW-w64, and the tests in Wine (packages g++-mingw-w64-x86-64-posix, wine64)
+#   SYSTEM=windows    by MinGW-w64, or clang++ with its headers, and the tests in Wine (g++-mingw-w64-x86-64-posix, wine64)
 #   STD=c++20         the language
 #   OPT=-O2           the optimizer: -O0 for the tests, which are long to compile; benches and examples have -O2
 #   SAN=thread        a sanitizer: thread, or address,undefined
@@ -83,7 +83,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 empty  :=
 comma  := ,
-name   := $(notdir $(CXX))-$(STD)$(CPU:%=-%)$(OPT)$(SAN:%=-%)$(COVERAGE:%=-coverage)$(if $(filter 0,$(EXC)),-noexc)$(POLLER:%=-%)$(PARKER:%=-%)
+name   := $(notdir $(CXX))-$(STD)$(CPU:%=-%)$(SYSTEM:%=-%)$(OPT)$(SAN:%=-%)$(COVERAGE:%=-coverage)$(if $(filter 0,$(EXC)),-noexc)$(POLLER:%=-%)$(PARKER:%=-%)
 name   := $(subst $(comma),+,$(subst $(empty) ,_,$(name)))
 dir    := build/$(name)-$(HEADER)
 joined := build/$(name)-joined
@@ -105,8 +105,18 @@ finds    += $(if $(findstring clang,$(CXX)),--target=$(triple)) -idirafter /usr/
 run      := qemu-$(CPU:armhf=arm) -L /usr/$(triple)
 endif
 
-# Of this machine's headers, which are for another system, doctest alone.
-finds    += $(SYSTEM:%=-isystem build/%/include)
+# Of this machine's headers, which are for another system, doctest alone. clang takes half of g++'s time, and MinGW's
+# headers, libraries and linker; its own thread_local and inline type_info are not what those libraries were built with.
+linker   := $(CXX)
+ifneq ($(SYSTEM),)
+finds    += -isystem build/$(SYSTEM)/include
+endif
+ifneq ($(and $(SYSTEM),$(findstring clang,$(CXX))),)
+linker   := x86_64-w64-mingw32-g++-posix
+mingw    := $(shell $(linker) -print-file-name=include/c++)
+finds    += --target=x86_64-w64-mingw32 -femulated-tls -D__GXX_TYPEINFO_EQUALITY_INLINE=0 -nostdlibinc \
+            $(patsubst %,-isystem %,$(mingw) $(mingw)/x86_64-w64-mingw32 $(mingw)/backward /usr/x86_64-w64-mingw32/include)
+endif
 
 warnings := -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wold-style-cast \
             -Wundef -Werror
@@ -134,8 +144,8 @@ kqueue    := $(if $(libkqueue),,kqueue/kqueue)
 endif
 # Objects of many templates outgrow the format's 65,535 sections, and a program is to run without MinGW's libraries.
 ifeq ($(SYSTEM),windows)
-flags    += -static -Wa,-mbig-obj
-libraries := -lws2_32
+flags    += -Wa,-mbig-obj
+libraries := -static -lws2_32
 run      := sh tests/wine.sh
 exe      := .exe
 endif
@@ -255,7 +265,7 @@ $(dir)/explore/engine/%.o $(dir)/explore/%.o: tests/explore/%.cpp Makefile
 
 $(tests): $(objects)
 	@echo "LD  $@"
-	@$(CXX) $(flags) $^ -o $@ $(libraries)
+	@$(linker) $(if $(SYSTEM),,$(flags)) $^ -o $@ $(libraries)
 
 $(dir)/%.o: tests/%.cpp Makefile | $(dir)/doctest
 	@echo "CXX $<"

@@ -20,7 +20,6 @@ using kernel_here = detail::system_kernel;
 
 namespace {
 
-constexpr detail::nanos ms = 1000000;
 constexpr interest readable = interest::readable;
 constexpr interest writable = interest::writable;
 constexpr interest oneshot = interest::oneshot;

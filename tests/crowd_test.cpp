@@ -16,30 +16,17 @@ using hybridloop::interest;
 using hybridloop::watch_id;
 
 #if defined(__linux__)
-constexpr std::size_t many = 10000, descriptors_each = 1;
+constexpr std::size_t many = 10000;
 #else
-constexpr std::size_t many = 1000, descriptors_each = 2;
-#endif
-
-#if SUPPORT_POSIX
-// Whether the process may have so many descriptors, and some for itself.
-bool may_open(std::size_t count) {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
-  const auto wanted = static_cast<rlim_t>(descriptors_each * count + 200);
-  if (limit.rlim_cur >= wanted) return true;
-  if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < wanted) return false;
-  limit.rlim_cur = wanted;
-  return ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
-}
-#else
-constexpr bool may_open(std::size_t) { return true; }
+constexpr std::size_t many = 1000;
 #endif
 
 // Descriptors that become readable when they are rung, until they are read.
 #if defined(__linux__)
 class bells {
  public:
+  static std::size_t descriptors(std::size_t count) { return count; }
+
   explicit bells(std::size_t count) {
     while (fds_.size() != count) {
       fds_.push_back(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -68,6 +55,8 @@ class bells {
 #else
 class bells {
  public:
+  static std::size_t descriptors(std::size_t count) { return 2 * count; }
+
   explicit bells(std::size_t count) : pairs_(count) {}
   descriptor operator[](std::size_t i) const { return pairs_[i].left(); }
   std::size_t size() const { return pairs_.size(); }
@@ -79,6 +68,21 @@ class bells {
  private:
   std::vector<socket_pair> pairs_;
 };
+#endif
+
+#if SUPPORT_POSIX
+// Whether the process may have so many bells, and some descriptors for itself.
+bool may_open(std::size_t count) {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
+  const auto wanted = static_cast<rlim_t>(bells::descriptors(count) + 200);
+  if (limit.rlim_cur >= wanted) return true;
+  if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < wanted) return false;
+  limit.rlim_cur = wanted;
+  return ::setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+#else
+constexpr bool may_open(std::size_t) { return true; }
 #endif
 
 // Every third is level-triggered, edge-triggered and one-shot.

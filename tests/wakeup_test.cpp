@@ -36,7 +36,6 @@ struct seam : hybridloop::detail::system_kernel {
   static inline std::atomic<int> rings{0};
   static inline std::atomic<int> barriers{0};
   static inline std::atomic<int> pollers{0};
-  static inline std::atomic<descriptor> latest_bell{-1};
   static inline std::atomic<int> ring_error{0};
   static inline std::atomic<int> rings_to_fail{0};
 
@@ -60,6 +59,8 @@ struct seam : hybridloop::detail::system_kernel {
     return kernel::futex_wake(word, count);
   }
 #if SUPPORT_POSIX
+  static inline std::atomic<descriptor> latest_bell{-1};
+
   // Templates, since not every system has what they pass on.
   template <class Kernel = kernel>
   static int membarrier(int command) noexcept {
