@@ -3140,14 +3140,16 @@ struct windows_kernel : winsock_calls {
     mutex& mutex_;
   };
 
-  // The thread's affinity mask: of one group of 64 at most.
+  // The process's affinity mask, since a thread may be kept on a CPU of its own. It is of 64 CPUs, and empty where
+  // the process has more than those.
   static unsigned usable_cpus() noexcept {
-    group_affinity ours{};
-    void* const this_thread = reinterpret_cast<void*>(std::intptr_t{-2});
-    if (all().affinity(this_thread, &ours) == 0) return 1;
+    void* const this_process = reinterpret_cast<void*>(std::intptr_t{-1});
+    std::uintptr_t ours = 0, of_all = 0;
+    if (all().affinity(this_process, &ours, &of_all) == 0) return 1;
+    if (ours == 0) return 64;
     unsigned count = 0;
-    for (; ours.mask != 0; ours.mask &= ours.mask - 1) ++count;
-    return count != 0 ? count : 1u;
+    for (; ours != 0; ours &= ours - 1) ++count;
+    return count;
   }
 
   // The lowest two bits of a number are the program's own, and none is wider than 32 bits.
@@ -3170,12 +3172,6 @@ struct windows_kernel : winsock_calls {
   static constexpr unsigned long for_ever = 0xffffffff;
   static constexpr unsigned long timed_out = 1460;
 
-  struct group_affinity {
-    std::uintptr_t mask;
-    unsigned short group;
-    unsigned short reserved[3];
-  };
-
   struct functions {
     int(__stdcall* wait_on_address)(const void*, const void*, std::size_t, unsigned long);
     void(__stdcall* wake_one)(const void*);
@@ -3191,7 +3187,7 @@ struct windows_kernel : winsock_calls {
     void(__stdcall* lock)(void**);
     unsigned char(__stdcall* try_lock)(void**);
     void(__stdcall* unlock)(void**);
-    int(__stdcall* affinity)(void*, group_affinity*);
+    int(__stdcall* affinity)(void*, std::uintptr_t*, std::uintptr_t*);
     int(__stdcall* handle_information)(void*, unsigned long*);
     bool is_wine;
   };
@@ -3210,7 +3206,7 @@ struct windows_kernel : winsock_calls {
         kernel.find(f.unmap, "VirtualFree") && kernel.find(f.yield, "SwitchToThread") && kernel.find(f.sleep, "Sleep") &&
         kernel.find(f.wait_for, "WaitForSingleObject") && kernel.find(f.close, "CloseHandle") &&
         kernel.find(f.lock, "AcquireSRWLockExclusive") && kernel.find(f.try_lock, "TryAcquireSRWLockExclusive") &&
-        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetThreadGroupAffinity") &&
+        kernel.find(f.unlock, "ReleaseSRWLockExclusive") && kernel.find(f.affinity, "GetProcessAffinityMask") &&
         kernel.find(f.handle_information, "GetHandleInformation");
     if (!complete) fail("needs Windows 8 or later: there is no WaitOnAddress");
     const char*(__cdecl* version)() = nullptr;
@@ -3252,7 +3248,7 @@ namespace detail {
 //   yield(), nap(span)
 //   forks()              changes in the child of a fork
 //   thread, mutex, hold
-//   usable_cpus()        how many CPUs this thread may use; on Linux, or the main one
+//   usable_cpus()        how many CPUs the process may use, as far as the system tells
 //   parking              the name of what is behind the first two
 #if HYBRIDLOOP_OS(LINUX)
 using native_kernel = linux_kernel;

@@ -25,14 +25,8 @@ using hybridloop::loop_options;
 class on_first_cpu {
  public:
   on_first_cpu() {
-    CPU_ZERO(&before_);
     if (::sched_getaffinity(0, sizeof before_, &before_) != 0) std::abort();
-    std::size_t cpu = 0;
-    while (!CPU_ISSET(cpu, &before_)) ++cpu;
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cpu, &one);
-    if (::sched_setaffinity(0, sizeof one, &one) != 0) std::abort();
+    keep_on_first_cpu();
   }
   on_first_cpu(const on_first_cpu&) = delete;
   on_first_cpu& operator=(const on_first_cpu&) = delete;

@@ -240,6 +240,18 @@ TEST_CASE_TEMPLATE("a wake on a word that is gone is harmless", parker, PARKERS)
   parker::wake_all(there);
 }
 
+TEST_CASE("a thread that is kept on a CPU of its own counts those of the others, which wake it") {
+  const unsigned all = detail::system_kernel::usable_cpus();
+  unsigned of_the_kept = 0;
+
+  scoped_thread([&of_the_kept] {
+    keep_on_first_cpu();
+    of_the_kept = detail::system_kernel::usable_cpus();
+  }).join();
+
+  CHECK(of_the_kept == all);
+}
+
 #if SUPPORT_POSIX
 TEST_CASE_TEMPLATE("the child of a fork sleeps and wakes, whatever the others were about", parker, PARKERS) {
   std::atomic<bool> over{false};

@@ -40,7 +40,7 @@ namespace detail {
 //   yield(), nap(span)
 //   forks()              changes in the child of a fork
 //   thread, mutex, hold
-//   usable_cpus()        how many CPUs this thread may use; on Linux, or the main one
+//   usable_cpus()        how many CPUs the process may use, as far as the system tells
 //   parking              the name of what is behind the first two
 #if HYBRIDLOOP_OS(LINUX)
 using native_kernel = linux_kernel;

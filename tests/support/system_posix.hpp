@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #if defined(__linux__)
+#include <sched.h>
 #include <sys/epoll.h>
 #endif
 
@@ -93,9 +94,21 @@ inline std::size_t receive_bytes(descriptor fd, void* bytes, std::size_t size) {
 #if defined(__linux__)
 inline constexpr const char* descriptors_folder = "/proc/self/fd";
 inline constexpr int epoll_adds = EPOLL_CTL_ADD;
+
+// The calling thread, of those that it may use.
+inline void keep_on_first_cpu() {
+  cpu_set_t all, one;
+  CPU_ZERO(&one);
+  if (::sched_getaffinity(0, sizeof all, &all) != 0) std::abort();
+  std::size_t cpu = 0;
+  while (!CPU_ISSET(cpu, &all)) ++cpu;
+  CPU_SET(cpu, &one);
+  if (::sched_setaffinity(0, sizeof one, &one) != 0) std::abort();
+}
 #else
 inline constexpr const char* descriptors_folder = "/dev/fd";
 inline constexpr int epoll_adds = 0;
+inline void keep_on_first_cpu() {}
 #endif
 
 // Names of what stands there, without the one used to look, and those beyond the process's limit:

@@ -45,6 +45,7 @@ struct usage {
   long switches = 0;  // which nobody tells
 };
 usage thread_usage();
+void keep_on_first_cpu();  // this thread
 std::chrono::microseconds process_cpu();
 
 
