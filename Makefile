@@ -9,7 +9,7 @@
 #   make bench-plot   its plots, by gnuplot                   make bench-save   a run to keep
 #   make bench-table  all of it, as Markdown
 #   make cpus         the tests on aarch64, armhf, riscv64, s390x and i386; CXX=clang++ takes half the time
-#   make check-os     compiled and linked for macOS and the BSDs, and run on musl; OS=x86_64-freebsd is one of them
+#   make check-os     compiled and linked for macOS, the BSDs and Windows on ARM, and run on musl; OS=x86_64-freebsd is one
 #   make foreign      the loop inside GLib's and libuv's, those of them that are here
 #   make model        the protocols' models in tests/model, and the mutants that spin must reject
 #   make explore      interleavings of the real code, and faults that they must catch; see tests/explore
