@@ -67,6 +67,49 @@ struct freezing_traits : hybridloop::default_traits {
   }
 };
 
+using freezing_queue = phases::basic_queue2<freezing_traits, 2>;
+// All that a wait for one comes through, its token and its leave; and where one for several is.
+constexpr const char* windows[] = {"joining", "cells-claimed", "sending", "token-in-hand", "cell-seen", "reserving", "leaving", "withdrawn",
+                                   "pointer-moves", "segment-over", "segment-made", "sweeping", "epoch-ends", "spare-seen", "joined"};
+constexpr std::size_t of_one = 14, of_all = 15;
+
+// A thread does `one` to what `make` made until it is stopped in a window; meanwhile four others do 500 `rounds` of theirs.
+template <class Make, class One, class Round, class Check>
+void for_each_window(std::size_t count, const Make& make, One one, Round round, Check check) {
+  for (std::size_t at = 0; at < count; ++at) {
+    const char* const where = windows[at];
+    const std::string point = where;
+    CAPTURE(point);
+    const auto what = make();
+    std::atomic<bool> enough{false};
+    std::atomic<std::size_t> rounds{0};
+    freezing_traits::where = where;
+    scoped_thread victim([&] {
+      freezing_traits::victim = true;
+      dice chance(11);
+      while (!enough) one(*what, chance);
+    });
+    std::vector<scoped_thread> others;
+    for (std::size_t k = 0; k < 4; ++k) {
+      others.emplace_back([&, k] {
+        dice chance(k);
+        while (!enough) {
+          round(*what, chance);
+          if (freezing_traits::frozen) ++rounds;
+        }
+      });
+    }
+    const auto end = std::chrono::steady_clock::now() + 20s;
+    while (rounds < 500 && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(1ms);
+    CHECK(rounds >= 500);
+    enough = true;
+    freezing_traits::where = nullptr;
+    others.clear();
+    victim.join();
+    check(*what);
+  }
+}
+
 // What others do in a window, done there by the thread itself.
 struct nested_traits : hybridloop::default_traits {
   static inline const char* where = nullptr;
@@ -398,46 +441,52 @@ TEST_CASE("a wait and a token that find no memory are late, and not lost") {
 }
 
 TEST_CASE("while a thread is stopped in any window the others go on") {
-  using queue = phases::basic_queue2<freezing_traits, 2>;
-  for (const char* where : {"joining", "cells-claimed", "joined", "sending", "token-in-hand", "cell-seen", "reserving", "leaving", "withdrawn",
-                            "pointer-moves", "segment-over", "segment-made", "sweeping", "epoch-ends", "spare-seen"}) {
-    const std::string point = where;
-    CAPTURE(point);
-    semaphore_on<queue> s(3);
-    std::atomic<bool> enough{false};
-    std::atomic<std::size_t> rounds{0};
-    freezing_traits::where = where;
-    std::thread victim([&] {
-      freezing_traits::victim = true;
-      dice chance(11);
-      while (!enough) {
-        const auto n = static_cast<std::ptrdiff_t>(1 + chance.roll(2));
-        if (s.try_acquire_for(std::chrono::nanoseconds(chance.roll(20000)), n)) s.release(n);
-      }
-    });
-    std::vector<std::thread> others;
-    for (std::size_t k = 0; k < 4; ++k) {
-      others.emplace_back([&, k] {
-        dice chance(k);
-        while (!enough) {
-          static_cast<void>(s.acquire());
-          dawdle(chance.roll(300));
-          if (chance.roll(8) == 0) std::this_thread::yield();
-          s.release();
-          if (freezing_traits::frozen) ++rounds;
-        }
-      });
-    }
-    // Two of them may wait for what the victim has in hand; the third permit goes round among the others.
-    const auto end = std::chrono::steady_clock::now() + 20s;
-    while (rounds < 500 && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(1ms);
-    CHECK(rounds >= 500);
-    enough = true;
-    freezing_traits::where = nullptr;
-    for (std::thread& t : others) t.join();
-    victim.join();
-    CHECK(s.available() == 3);
-  }
+  // Two permits may be what the victim has in hand, or wait for that; the third goes round among the others.
+  for_each_window(of_all, [] {
+    return std::make_unique<semaphore_on<freezing_queue>>(3);
+  }, [](auto& s, dice& chance) {
+    const auto n = static_cast<std::ptrdiff_t>(1 + chance.roll(2));
+    if (s.try_acquire_for(std::chrono::nanoseconds(chance.roll(20000)), n)) s.release(n);
+  }, [](auto& s, dice& chance) {
+    static_cast<void>(s.acquire());
+    dawdle(chance.roll(300));
+    if (chance.roll(8) == 0) std::this_thread::yield();
+    s.release();
+  }, [](auto& s) { CHECK(s.available() == 3); });
+}
+
+TEST_CASE("while a thread is stopped in any window of a channel the others send and receive") {
+  for_each_window(of_one, [] {
+    auto c = std::make_unique<hybridloop::basic_channel<int, freezing_queue>>(4u);
+    for (int value = 0; value < 3; ++value) REQUIRE(c->try_send(int{value}));
+    return c;
+  }, [](auto& c, dice& chance) {
+    if (auto value = c.try_receive_for(std::chrono::nanoseconds(chance.roll(20000)))) static_cast<void>(c.send(std::move(*value)));
+  }, [](auto& c, dice& chance) {
+    auto value = c.receive();
+    dawdle(chance.roll(300));
+    if (chance.roll(8) == 0) std::this_thread::yield();
+    static_cast<void>(c.send(std::move(*value)));
+  }, [](auto& c) {
+    int left = 0;
+    while (c.try_receive()) ++left;
+    CHECK(left == 3);
+  });
+}
+
+TEST_CASE("while a thread is stopped in any window of an event no call of another waits for it") {
+  for_each_window(of_one, [] {
+    return std::make_unique<hybridloop::basic_event<freezing_queue, hybridloop::sync::auto_reset>>();
+  }, [](auto& e, dice& chance) {
+    static_cast<void>(e.wait_for(std::chrono::nanoseconds(chance.roll(20000))));
+    e.set();
+  }, [](auto& e, dice& chance) {
+    e.set();
+    static_cast<void>(e.wait_for(std::chrono::nanoseconds(chance.roll(20000))));
+  }, [](auto& e) {
+    e.set();
+    CHECK(e.try_wait());
+  });
 }
 
 TEST_CASE("a condvar's notifications reach those who wait, whoever times out meanwhile") {
