@@ -10889,7 +10889,7 @@ class basic_handle {
 // As long as one lives, run_until_idle() does not return for want of work, and what was posted before
 // the last one goes is run first. Any thread may drop it.
 template <class Traits>
-class basic_keep_alive {
+class [[nodiscard]] basic_keep_alive {
  public:
   basic_keep_alive(basic_keep_alive&&) noexcept = default;
   basic_keep_alive& operator=(basic_keep_alive&& other) noexcept {
@@ -10928,7 +10928,7 @@ HYBRIDLOOP_OPEN
 // the loop, whose posts then answer `closed`. What was posted before it is destroyed is still run. It
 // does not keep run_until_idle(). A moved-from one answers like a closed loop.
 template <class Traits>
-class basic_producer {
+class [[nodiscard]] basic_producer {
  public:
   basic_producer(basic_producer&& other) noexcept
       : core_(std::move(other.core_)), lane_(std::exchange(other.lane_, nullptr)) {}
@@ -14342,7 +14342,7 @@ namespace detail {
 // once where it is on that loop already and there is nothing to wait for. Any handle that has address() and
 // from_address() will do, so this is C++17.
 template <class Core>
-class wait_awaiter : loop_waiter<Core> {
+class [[nodiscard]] wait_awaiter : loop_waiter<Core> {
   using traits = typename Core::traits;
   using base = loop_waiter<Core>;
 
@@ -14816,7 +14816,7 @@ HYBRIDLOOP_OPEN
 // What hold() answers: permits that are released with it. False in a condition: it has none. One thread
 // at a time; the semaphore outlives it.
 template <class Semaphore>
-class basic_permit {
+class [[nodiscard]] basic_permit {
  public:
   basic_permit() noexcept = default;
   basic_permit(Semaphore& from, std::ptrdiff_t n) noexcept : from_(&from), count_(n) {}  // had already
@@ -14898,15 +14898,15 @@ class basic_semaphore {
   }
 
   // Never blocks, never overtakes who waits. It may fail while another thread is about to wait.
-  bool try_acquire(std::ptrdiff_t n = 1) noexcept { return core_.try_take(checked(n)); }
+  [[nodiscard]] bool try_acquire(std::ptrdiff_t n = 1) noexcept { return core_.try_take(checked(n)); }
 
   // False: the time ran out, or it is closed. A permit is never taken by a call that answers false.
   template <class Rep, class Period>
-  bool try_acquire_for(std::chrono::duration<Rep, Period> span, std::ptrdiff_t n = 1) noexcept {
+  [[nodiscard]] bool try_acquire_for(std::chrono::duration<Rep, Period> span, std::ptrdiff_t n = 1) noexcept {
     return try_until(detail::deadline_in<clock>(span), n);
   }
   template <class Clock, class Duration>
-  bool try_acquire_until(std::chrono::time_point<Clock, Duration> deadline, std::ptrdiff_t n = 1) noexcept {
+  [[nodiscard]] bool try_acquire_until(std::chrono::time_point<Clock, Duration> deadline, std::ptrdiff_t n = 1) noexcept {
     return detail::wait_by_clock<clock>(deadline, [this, n](nanos end) { return try_until(end, n); });
   }
 
@@ -15147,13 +15147,13 @@ class basic_mutex {
 
   // Blocks; not on a thread that is running a loop: that is a broken contract.
   void lock() noexcept { static_cast<void>(turn_.acquire()); }
-  bool try_lock() noexcept { return turn_.try_acquire(); }
+  [[nodiscard]] bool try_lock() noexcept { return turn_.try_acquire(); }
   template <class Rep, class Period>
-  bool try_lock_for(std::chrono::duration<Rep, Period> span) noexcept {
+  [[nodiscard]] bool try_lock_for(std::chrono::duration<Rep, Period> span) noexcept {
     return turn_.try_acquire_for(span);
   }
   template <class Clock, class Duration>
-  bool try_lock_until(std::chrono::time_point<Clock, Duration> deadline) noexcept {
+  [[nodiscard]] bool try_lock_until(std::chrono::time_point<Clock, Duration> deadline) noexcept {
     return turn_.try_acquire_until(deadline);
   }
   // What nobody has locked: a broken contract.
@@ -15250,7 +15250,7 @@ class basic_gate {
   basic_gate(const basic_gate&) = delete;
   basic_gate& operator=(const basic_gate&) = delete;
 
-  bool try_wait() noexcept { return core_.account.enter_if_open(); }
+  [[nodiscard]] bool try_wait() noexcept { return core_.account.enter_if_open(); }
 
   void wait() noexcept { static_cast<void>(wait_until_nanos(detail::never)); }
   // False: the time ran out.
@@ -15624,17 +15624,19 @@ class basic_channel {
     return had == wait_status::granted ? put(value) : had;
   }
   // False: full, or closed; the value is still the caller's.
-  bool try_send(T&& value) noexcept { return room_.try_acquire() && put(value) == wait_status::granted; }
+  [[nodiscard]] bool try_send(T&& value) noexcept { return room_.try_acquire() && put(value) == wait_status::granted; }
   template <class Rep, class Period>
-  bool try_send_for(std::chrono::duration<Rep, Period> span, T&& value) noexcept {
+  [[nodiscard]] bool try_send_for(std::chrono::duration<Rep, Period> span, T&& value) noexcept {
     return room_.try_acquire_for(span) && put(value) == wait_status::granted;
   }
 
   // Nothing: closed, and all was received.
-  std::optional<T> receive() noexcept { return take(filled_.acquire()); }
-  std::optional<T> try_receive() noexcept { return take(filled_.try_acquire() ? wait_status::granted : now_status()); }
+  [[nodiscard]] std::optional<T> receive() noexcept { return take(filled_.acquire()); }
+  [[nodiscard]] std::optional<T> try_receive() noexcept {
+    return take(filled_.try_acquire() ? wait_status::granted : now_status());
+  }
   template <class Rep, class Period>
-  std::optional<T> try_receive_for(std::chrono::duration<Rep, Period> span) noexcept {
+  [[nodiscard]] std::optional<T> try_receive_for(std::chrono::duration<Rep, Period> span) noexcept {
     return take(filled_.try_acquire_for(span) ? wait_status::granted : now_status());
   }
 
@@ -15682,7 +15684,7 @@ class basic_channel {
 
  private:
   template <class Awaiter>
-  struct sending : Awaiter {
+  struct [[nodiscard]] sending : Awaiter {
     sending(basic_channel& c, T& v, loop_type& l, const options& how) noexcept
         : Awaiter(detail::build_tag(), l, c.room_.core_, 1, how.end()), channel(c), value(v) {}
     wait_status await_resume() noexcept {
@@ -15693,7 +15695,7 @@ class basic_channel {
     T& value;
   };
   template <class Awaiter>
-  struct receiving : Awaiter {
+  struct [[nodiscard]] receiving : Awaiter {
     receiving(basic_channel& c, loop_type& l, const options& how) noexcept
         : Awaiter(detail::build_tag(), l, c.filled_.core_, 1, how.end()), channel(c) {}
     std::optional<T> await_resume() noexcept { return channel.take(Awaiter::await_resume()); }

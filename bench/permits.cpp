@@ -330,12 +330,12 @@ enum class patience { endless, with_deadline };
 // Two threads that begin on one CPU stay there for longer than this lasts, or not, by chance; then neither who
 // spins nor who sleeps shows what it costs. So they are put on two.
 template <class Semaphore, class Acquire>
-sample there_and_back(std::size_t trips, const Acquire& acquire, bool placed) {
+sample there_and_back(std::size_t trips, const Acquire& acquire) {
   alignas(128) Semaphore there(0);
   alignas(128) Semaphore back(0);
   const std::vector<std::size_t> cpus = bench::cpus();
   const auto put_on = [&](std::size_t which) {
-    if (placed && cpus.size() > 1) bench::pin({cpus[which]});
+    if (cpus.size() > 1) bench::pin({cpus[which]});
   };
   std::thread partner([&] {
     put_on(1);
@@ -361,7 +361,7 @@ sample there_and_back(std::size_t trips, const Acquire& acquire, bool placed) {
   return s;
 }
 
-auto handing(patience p, bool placed, bool busy_neighbour = false) {
+auto handing(patience p, bool busy_neighbour = false) {
   return [=](auto chosen) {
     using semaphore = typename decltype(chosen)::type;
     const crowd::neighbour beside(busy_neighbour);
@@ -370,23 +370,23 @@ auto handing(patience p, bool placed, bool busy_neighbour = false) {
       return there_and_back<semaphore>(trips, [](semaphore& s) {
         while (!s.try_acquire_for(never_comes)) {
         }
-      }, placed);
+      });
     }
-    return there_and_back<semaphore>(trips, [](semaphore& s) { s.acquire(); }, placed);
+    return there_and_back<semaphore>(trips, [](semaphore& s) { s.acquire(); });
   };
 }
 
 // A limit knows no deadlines.
 constexpr auto handing_barely = [](auto chosen) {
   using semaphore = typename decltype(chosen)::type;
-  return there_and_back<semaphore>(scaled(20000), [](semaphore& s) { s.acquire(); }, true);
+  return there_and_back<semaphore>(scaled(20000), [](semaphore& s) { s.acquire(); });
 };
 
 void threads_hand_over(const bench::options& how) {
   for (const auto p : {patience::endless, patience::with_deadline}) {
     const char* const late = p == patience::with_deadline ? ", a deadline that never comes" : "";
     bench::family table(std::string("semaphore: hand-off, thread to thread") + late);
-    semaphores::add_all(table, handing(p, true));
+    semaphores::add_all(table, handing(p));
     if (p == patience::endless) {
       const std::string trips = std::to_string(scaled(20000));
       processes::add(table, "tokio::sync::Semaphore", "handoff tokio " + trips);
@@ -401,7 +401,7 @@ void threads_hand_over(const bench::options& how) {
   }
   bench::family disturbed("semaphore: busy neighbour, hand-off, thread to thread");
   for (const bool busy : {false, true}) {
-    semaphores::add_all(disturbed, handing(patience::endless, false, busy),
+    semaphores::add_all(disturbed, handing(patience::endless, busy),
                         busy ? ", busy neighbour" : "");
   }
   disturbed.run(how);

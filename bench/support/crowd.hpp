@@ -12,6 +12,7 @@
 
 #include "measure.hpp"
 #include "options.hpp"
+#include "place.hpp"
 #include "workloads.hpp"
 
 namespace crowd {
@@ -127,12 +128,14 @@ bench::sample run_each(std::size_t threads, std::size_t passes, const Make& make
   });
 }
 
-// Burns a core for as long as it lives, or does nothing. Its CPU time is in that of the process.
+// Burns a core, the second one, for as long as it lives, or does nothing. Its CPU time is in that of the process.
 class neighbour {
  public:
   explicit neighbour(bool busy) {
     if (!busy) return;
     thread_ = std::thread([this] {
+      const std::vector<std::size_t> cpus = bench::cpus();
+      if (cpus.size() > 1) bench::pin({cpus[1]});
       while (!leave_.load(std::memory_order_relaxed)) {
       }
     });

@@ -76,7 +76,7 @@ class basic_handle {
 // As long as one lives, run_until_idle() does not return for want of work, and what was posted before
 // the last one goes is run first. Any thread may drop it.
 template <class Traits>
-class basic_keep_alive {
+class [[nodiscard]] basic_keep_alive {
  public:
   basic_keep_alive(basic_keep_alive&&) noexcept = default;
   basic_keep_alive& operator=(basic_keep_alive&& other) noexcept {

@@ -19,7 +19,7 @@ HYBRIDLOOP_OPEN
 // the loop, whose posts then answer `closed`. What was posted before it is destroyed is still run. It
 // does not keep run_until_idle(). A moved-from one answers like a closed loop.
 template <class Traits>
-class basic_producer {
+class [[nodiscard]] basic_producer {
  public:
   basic_producer(basic_producer&& other) noexcept
       : core_(std::move(other.core_)), lane_(std::exchange(other.lane_, nullptr)) {}

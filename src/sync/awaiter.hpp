@@ -13,7 +13,7 @@ namespace detail {
 // once where it is on that loop already and there is nothing to wait for. Any handle that has address() and
 // from_address() will do, so this is C++17.
 template <class Core>
-class wait_awaiter : loop_waiter<Core> {
+class [[nodiscard]] wait_awaiter : loop_waiter<Core> {
   using traits = typename Core::traits;
   using base = loop_waiter<Core>;
 

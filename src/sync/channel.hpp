@@ -115,17 +115,19 @@ class basic_channel {
     return had == wait_status::granted ? put(value) : had;
   }
   // False: full, or closed; the value is still the caller's.
-  bool try_send(T&& value) noexcept { return room_.try_acquire() && put(value) == wait_status::granted; }
+  [[nodiscard]] bool try_send(T&& value) noexcept { return room_.try_acquire() && put(value) == wait_status::granted; }
   template <class Rep, class Period>
-  bool try_send_for(std::chrono::duration<Rep, Period> span, T&& value) noexcept {
+  [[nodiscard]] bool try_send_for(std::chrono::duration<Rep, Period> span, T&& value) noexcept {
     return room_.try_acquire_for(span) && put(value) == wait_status::granted;
   }
 
   // Nothing: closed, and all was received.
-  std::optional<T> receive() noexcept { return take(filled_.acquire()); }
-  std::optional<T> try_receive() noexcept { return take(filled_.try_acquire() ? wait_status::granted : now_status()); }
+  [[nodiscard]] std::optional<T> receive() noexcept { return take(filled_.acquire()); }
+  [[nodiscard]] std::optional<T> try_receive() noexcept {
+    return take(filled_.try_acquire() ? wait_status::granted : now_status());
+  }
   template <class Rep, class Period>
-  std::optional<T> try_receive_for(std::chrono::duration<Rep, Period> span) noexcept {
+  [[nodiscard]] std::optional<T> try_receive_for(std::chrono::duration<Rep, Period> span) noexcept {
     return take(filled_.try_acquire_for(span) ? wait_status::granted : now_status());
   }
 
@@ -173,7 +175,7 @@ class basic_channel {
 
  private:
   template <class Awaiter>
-  struct sending : Awaiter {
+  struct [[nodiscard]] sending : Awaiter {
     sending(basic_channel& c, T& v, loop_type& l, const options& how) noexcept
         : Awaiter(detail::build_tag(), l, c.room_.core_, 1, how.end()), channel(c), value(v) {}
     wait_status await_resume() noexcept {
@@ -184,7 +186,7 @@ class basic_channel {
     T& value;
   };
   template <class Awaiter>
-  struct receiving : Awaiter {
+  struct [[nodiscard]] receiving : Awaiter {
     receiving(basic_channel& c, loop_type& l, const options& how) noexcept
         : Awaiter(detail::build_tag(), l, c.filled_.core_, 1, how.end()), channel(c) {}
     std::optional<T> await_resume() noexcept { return channel.take(Awaiter::await_resume()); }

@@ -77,7 +77,7 @@ class basic_gate {
   basic_gate(const basic_gate&) = delete;
   basic_gate& operator=(const basic_gate&) = delete;
 
-  bool try_wait() noexcept { return core_.account.enter_if_open(); }
+  [[nodiscard]] bool try_wait() noexcept { return core_.account.enter_if_open(); }
 
   void wait() noexcept { static_cast<void>(wait_until_nanos(detail::never)); }
   // False: the time ran out.

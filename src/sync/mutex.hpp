@@ -25,13 +25,13 @@ class basic_mutex {
 
   // Blocks; not on a thread that is running a loop: that is a broken contract.
   void lock() noexcept { static_cast<void>(turn_.acquire()); }
-  bool try_lock() noexcept { return turn_.try_acquire(); }
+  [[nodiscard]] bool try_lock() noexcept { return turn_.try_acquire(); }
   template <class Rep, class Period>
-  bool try_lock_for(std::chrono::duration<Rep, Period> span) noexcept {
+  [[nodiscard]] bool try_lock_for(std::chrono::duration<Rep, Period> span) noexcept {
     return turn_.try_acquire_for(span);
   }
   template <class Clock, class Duration>
-  bool try_lock_until(std::chrono::time_point<Clock, Duration> deadline) noexcept {
+  [[nodiscard]] bool try_lock_until(std::chrono::time_point<Clock, Duration> deadline) noexcept {
     return turn_.try_acquire_until(deadline);
   }
   // What nobody has locked: a broken contract.

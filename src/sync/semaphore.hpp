@@ -17,7 +17,7 @@ HYBRIDLOOP_OPEN
 // What hold() answers: permits that are released with it. False in a condition: it has none. One thread
 // at a time; the semaphore outlives it.
 template <class Semaphore>
-class basic_permit {
+class [[nodiscard]] basic_permit {
  public:
   basic_permit() noexcept = default;
   basic_permit(Semaphore& from, std::ptrdiff_t n) noexcept : from_(&from), count_(n) {}  // had already
@@ -99,15 +99,15 @@ class basic_semaphore {
   }
 
   // Never blocks, never overtakes who waits. It may fail while another thread is about to wait.
-  bool try_acquire(std::ptrdiff_t n = 1) noexcept { return core_.try_take(checked(n)); }
+  [[nodiscard]] bool try_acquire(std::ptrdiff_t n = 1) noexcept { return core_.try_take(checked(n)); }
 
   // False: the time ran out, or it is closed. A permit is never taken by a call that answers false.
   template <class Rep, class Period>
-  bool try_acquire_for(std::chrono::duration<Rep, Period> span, std::ptrdiff_t n = 1) noexcept {
+  [[nodiscard]] bool try_acquire_for(std::chrono::duration<Rep, Period> span, std::ptrdiff_t n = 1) noexcept {
     return try_until(detail::deadline_in<clock>(span), n);
   }
   template <class Clock, class Duration>
-  bool try_acquire_until(std::chrono::time_point<Clock, Duration> deadline, std::ptrdiff_t n = 1) noexcept {
+  [[nodiscard]] bool try_acquire_until(std::chrono::time_point<Clock, Duration> deadline, std::ptrdiff_t n = 1) noexcept {
     return detail::wait_by_clock<clock>(deadline, [this, n](nanos end) { return try_until(end, n); });
   }
 
