@@ -123,6 +123,9 @@ second_copy() {
 
 promise "a wrong HYBRIDLOOP_FAST_PATH is refused by name" wrong FAST_PATH fast 1 '"full"' ''
 promise "a wrong HYBRIDLOOP_POLLER is refused by name" wrong POLLER queue 1 '"epoll"' ''
+if ! echo '#include <sys/event.h>' | $cxx -E -x c++ - > /dev/null 2>&1; then
+  promise "kqueue without its header is refused by name" refused 'HYBRIDLOOP_POLLER: kqueue needs' syntax -Wfatal-errors -DHYBRIDLOOP_POLLER=kqueue empty.cpp
+fi
 promise "a wrong HYBRIDLOOP_PARKER is refused by name" wrong PARKER futex 2 '"condvar"' ''
 promise "a wrong HYBRIDLOOP_RING_CAPACITY is refused by name" wrong RING_CAPACITY 1 -2 16777217 many 4096.5 ''
 promise "a wrong HYBRIDLOOP_ARENA_CAPACITY is refused by name" wrong ARENA_CAPACITY -1 16777217 none '"0"' ''

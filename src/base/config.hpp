@@ -106,6 +106,9 @@
 #if HYBRIDLOOP_OS(WINDOWS) && HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 3
 #error "HYBRIDLOOP_POLLER: Windows has no kqueue; write auto, windows or poll"
 #endif
+#if HYBRIDLOOP_HAS_KQUEUE() && !__has_include(<sys/event.h>)
+#error "HYBRIDLOOP_POLLER: kqueue needs <sys/event.h>, which on Linux a library brings; write auto, epoll or poll"
+#endif
 #if HYBRIDLOOP_PASTE(HYBRIDLOOP_KNOWN_POLLER_, HYBRIDLOOP_POLLER) == 5 && !HYBRIDLOOP_OS(WINDOWS)
 #error "HYBRIDLOOP_POLLER: windows is for Windows; write auto, epoll, kqueue or poll"
 #endif
