@@ -21,8 +21,8 @@
 
 // What stands in a list of descriptors that should have been another one.
 template <>
-struct doctest::StringMaker<std::vector<std::string>> {
-  static doctest::String convert(const std::vector<std::string>& all) {
+struct doctest::StringMaker<support::descriptor_list> {
+  static doctest::String convert(const support::descriptor_list& all) {
     std::string line;
     for (const std::string& each : all) line += ' ' + each;
     return line.c_str();

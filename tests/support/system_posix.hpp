@@ -113,8 +113,9 @@ inline void keep_on_first_cpu() {}
 
 // Names of what stands there, without the one used to look, and those beyond the process's limit:
 // valgrind's own.
-inline std::vector<std::string> open_descriptors() {
-  std::vector<std::string> found;
+using descriptor_list = std::vector<std::string>;
+inline descriptor_list open_descriptors() {
+  descriptor_list found;
   DIR* dir = ::opendir(descriptors_folder);
   if (dir == nullptr) std::abort();
   const int own = dirfd(dir);  // a macro on some systems

@@ -90,10 +90,10 @@ std::size_t receive_bytes(descriptor d, void* bytes, std::size_t size) {
 }
 
 // The first socket of a process brings handles that stay.
-std::vector<std::string> open_descriptors() {
+descriptor_list open_descriptors() {
   static const bool started = (close_socket(make_socket()), true);
   if (!started) std::abort();
-  std::vector<std::string> found;
+  descriptor_list found;
   for (std::uintptr_t number = 4; number < 4096; number += 4) {
     DWORD flags = 0;
     if (::GetHandleInformation(reinterpret_cast<HANDLE>(number), &flags) != 0) found.push_back(std::to_string(number));

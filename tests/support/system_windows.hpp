@@ -1,6 +1,7 @@
 // system_windows.hpp - handles, CPU time and sockets, as Windows has them
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -37,8 +38,16 @@ void close_socket(descriptor d);
 std::size_t send_bytes(descriptor d, const void* bytes, std::size_t size);
 std::size_t receive_bytes(descriptor d, void* bytes, std::size_t size);
 
-// All handles of the process, as far as a test makes any.
-std::vector<std::string> open_descriptors();
+// All handles of the process, as far as a test makes any. The system's pool of threads gives its own back some seconds
+// after it was used, so of two lists the second may have more.
+struct descriptor_list : std::vector<std::string> {
+  friend bool operator==(const descriptor_list& now, const descriptor_list& before) {
+    return std::all_of(now.begin(), now.end(), [&](const std::string& each) {
+      return std::find(before.begin(), before.end(), each) != before.end();
+    });
+  }
+};
+descriptor_list open_descriptors();
 
 struct usage {
   std::chrono::microseconds cpu{0};
