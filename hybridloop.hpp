@@ -2227,11 +2227,11 @@ struct linux_kernel : posix_kernel {
     cpu_set_t mine, all;
     CPU_ZERO(&mine);
     CPU_ZERO(&all);
-    const bool known = ::sched_getaffinity(0, sizeof mine, &mine) == 0;
-    if (::sched_getaffinity(::getpid(), sizeof all, &all) == 0) CPU_OR(&all, &all, &mine);
-    else all = mine;
-    const unsigned allowed = known ? static_cast<unsigned>(CPU_COUNT(&all)) : quota;
-    return allowed < quota ? allowed : quota;
+    static_cast<void>(::sched_getaffinity(0, sizeof mine, &mine));  // refused, it says nothing: more CPUs than it has bits
+    static_cast<void>(::sched_getaffinity(::getpid(), sizeof all, &all));
+    CPU_OR(&all, &all, &mine);
+    const auto allowed = static_cast<unsigned>(CPU_COUNT(&all));
+    return allowed != 0 && allowed < quota ? allowed : quota;
   }
 
  private:
