@@ -228,7 +228,7 @@ TEST_CASE_TEMPLATE("a wake is for its word alone, however many sleep", parker, P
 
   int disturbed = 0;
   for (std::size_t i = 1; i < crowd; ++i) disturbed += all[i]->returns();
-  CHECK(disturbed == 0);
+  CHECK(disturbed <= early_returns);
 }
 
 TEST_CASE_TEMPLATE("a wake on a word that is gone is harmless", parker, PARKERS) {
