@@ -14680,7 +14680,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   }
 
   bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
-  std::ptrdiff_t take(std::ptrdiff_t n) noexcept { return try_take(n) ? n : 0; }
+  std::ptrdiff_t take(std::ptrdiff_t n) noexcept { return try_take(n) ? n : -1; }  // queue_up() asks why
 
   void give(std::ptrdiff_t n) noexcept {
     switch (account.give(n)) {
@@ -14854,9 +14854,9 @@ class [[nodiscard]] basic_permit {
   void merge(basic_permit&& other) noexcept {
     HYBRIDLOOP_CONTRACT(from_ == nullptr || other.from_ == nullptr || from_ == other.from_,
                         "permits of two semaphores cannot be merged");
-    if (other.from_ != nullptr) from_ = other.from_;
-    count_ += std::exchange(other.count_, 0);
-    other.from_ = nullptr;
+    const std::ptrdiff_t more = std::exchange(other.count_, 0);
+    if (auto* const from = std::exchange(other.from_, nullptr)) from_ = from;
+    count_ += more;
   }
 
  private:
@@ -15381,8 +15381,12 @@ class event_account {
     }
     return 0;
   }
-  // Who was let through is not there: of those that are let through one by one another is.
-  std::ptrdiff_t give(std::ptrdiff_t) noexcept { return one_by_one ? set() : 0; }
+  // So many who were let through are not there: of those that are let through one by one others are.
+  std::ptrdiff_t give(std::ptrdiff_t n) noexcept {
+    std::ptrdiff_t through = 0;
+    for (; one_by_one && n != 0; --n) through += set();
+    return through;
+  }
   std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return give(n); }
 
  private:

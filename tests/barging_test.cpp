@@ -38,6 +38,7 @@ TEST_CASE_TEMPLATE("permits are counted, taken whole, forgotten and closed", Que
   s.release(4);
   CHECK(s.available() == 4);
   CHECK(s.acquire() == wait_status::closed);
+  CHECK(s.acquire(0) == wait_status::closed);
   CHECK_FALSE(s.try_acquire());
   CHECK_FALSE(s.try_acquire_for(1h));
   CHECK_FALSE(s.hold());

@@ -242,4 +242,29 @@ TEST_CASE("a thread that is stopped in any window holds up no call, and what it 
   }
 }
 
+TEST_CASE("signals for two who left in one round let two others through") {
+  using queue = hybridloop::sync::basic_queue3<halting_traits>;
+  hybridloop::basic_loop<halting_traits> l;
+  hybridloop::basic_event<queue, hybridloop::sync::auto_reset> e;
+  int through = 0;
+  std::vector<hybridloop::basic_wait_ticket<halting_traits>> waits;
+  for (int i = 0; i < 5; ++i) {
+    waits.push_back(e.async_wait(l, [&through](wait_status how) { through += how == wait_status::granted; }));
+  }
+
+  halting_traits::thread owner("served", [&e] { e.set(); });
+  REQUIRE(owner.halted());
+  e.set();
+  e.set();
+  owner.go_to("leaves-taken");
+  REQUIRE(owner.halted());
+  CHECK(e.cancel(waits[1]));
+  CHECK(e.cancel(waits[2]));
+  owner.go_on();
+  l.run_until_idle();
+
+  CHECK(through == 3);
+  CHECK_FALSE(e.is_set());
+}
+
 TEST_SUITE_END();

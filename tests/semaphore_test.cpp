@@ -193,6 +193,8 @@ TEST_CASE_TEMPLATE("permits are split, merged, forgotten and released by hand", 
   CHECK_FALSE(all);
   typename semaphore::permit none;
   some.merge(std::move(none));
+  auto& itself = some;
+  some.merge(std::move(itself));
   none.merge(some.split(1));
   CHECK(none.forget() == 1);
   CHECK_FALSE(none);

@@ -216,7 +216,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   }
 
   bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
-  std::ptrdiff_t take(std::ptrdiff_t n) noexcept { return try_take(n) ? n : 0; }
+  std::ptrdiff_t take(std::ptrdiff_t n) noexcept { return try_take(n) ? n : -1; }  // queue_up() asks why
 
   void give(std::ptrdiff_t n) noexcept {
     switch (account.give(n)) {

@@ -90,8 +90,12 @@ class event_account {
     }
     return 0;
   }
-  // Who was let through is not there: of those that are let through one by one another is.
-  std::ptrdiff_t give(std::ptrdiff_t) noexcept { return one_by_one ? set() : 0; }
+  // So many who were let through are not there: of those that are let through one by one others are.
+  std::ptrdiff_t give(std::ptrdiff_t n) noexcept {
+    std::ptrdiff_t through = 0;
+    for (; one_by_one && n != 0; --n) through += set();
+    return through;
+  }
   std::ptrdiff_t pass_on(std::ptrdiff_t n) noexcept { return give(n); }
 
  private:

@@ -52,9 +52,9 @@ class [[nodiscard]] basic_permit {
   void merge(basic_permit&& other) noexcept {
     HYBRIDLOOP_CONTRACT(from_ == nullptr || other.from_ == nullptr || from_ == other.from_,
                         "permits of two semaphores cannot be merged");
-    if (other.from_ != nullptr) from_ = other.from_;
-    count_ += std::exchange(other.count_, 0);
-    other.from_ = nullptr;
+    const std::ptrdiff_t more = std::exchange(other.count_, 0);
+    if (auto* const from = std::exchange(other.from_, nullptr)) from_ = from;
+    count_ += more;
   }
 
  private:
