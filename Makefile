@@ -250,7 +250,7 @@ foreign: $(hosts:tests/%=$(dir)/%)
 explore: $(dir)/explore/explore
 	@sh tests/explore/run.sh $(dir)/explore '$(CXX) -std=$(STD) $(finds)' $(ARGS)
 
-scenes = parking fences spilling blocks watching ending lanes lending hosting looking timing telling permits visiting combining cells gathering
+scenes = parking fences spilling blocks watching ending lanes lending hosting looking timing telling permits visiting combining cells gathering leaving
 engine = memory engine operations search session main
 explore_objects = $(engine:%=$(dir)/explore/engine/%.o) $(scenes:%=$(dir)/explore/%.o)
 

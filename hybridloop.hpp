@@ -93,8 +93,8 @@
 //            lending visitors core ownership fork event_batch park loan runner invoke handle
 //            producer loop loop_work commands loop_events loop_embed
 //   sync/    waiter account queue0 small_lock waiter_list queue1 epoch segment queue2 queue3
-//            queue_locked primitive thread_waiter loop_waiter callback awaiter permits barging
-//            semaphore condvar mutex gate event latch channel select
+//            queue_locked wait_refs primitive thread_waiter loop_waiter callback awaiter permits
+//            barging semaphore condvar mutex gate event latch channel select
 //   base/    undef
 
 #pragma once
@@ -3439,6 +3439,8 @@ class nudges {
 // Edge [told]: T1 the teller leaves what it has to say, then word = the telling (release): its last touch
 // of the frame. T2 the waiter sees it (acquire), and then the rest; it may leave the frame. Rule: T2
 // synchronises with T1 [atomics.order].
+//
+// Who gives up says so in the same word, so that one of the two is first, and the other finds it.
 template <class Traits>
 class notice {
  public:
@@ -3451,7 +3453,7 @@ class notice {
   // Any thread, while the frame is there. What was told, or nothing.
   std::uint32_t told() const noexcept {
     const std::uint32_t word = word_.load(std::memory_order_acquire);  // [told] T2
-    return word == asleep ? nothing : word;
+    return word >= leaving ? nothing : word;
   }
 
   // The owner. False: the deadline came first.
@@ -3467,14 +3469,41 @@ class notice {
     }
   }
 
-  // Any thread, once: anything but nothing. The last touch, but for the nudge.
-  void tell(std::uint32_t what, nudges<Traits>& later) noexcept {
+  // Any thread, once: 1 or the like. The last touch, but for the nudge. False: the owner was leaving.
+  bool tell(std::uint32_t what, nudges<Traits>& later) noexcept {
     const bed<Traits> its(&word_, common_);
-    if (word_.exchange(what, std::memory_order_acq_rel) == asleep) later.add(its);  // [told] T1
+    const std::uint32_t before = word_.exchange(what, std::memory_order_acq_rel);  // [told] T1
+    if (before == asleep) later.add(its);
+    return before != leaving;
+  }
+  // The same, but who is leaving is not told.
+  bool tell_who_stays(std::uint32_t what, nudges<Traits>& later) noexcept {
+    const bed<Traits> its(&word_, common_);
+    std::uint32_t seen = asleep;
+    while (!word_.compare_exchange_strong(seen, what, std::memory_order_acq_rel,  // [told] T1
+                                          std::memory_order_relaxed)) {  // a hint; the loop repeats
+      if (seen == leaving) return false;
+    }
+    if (seen == asleep) later.add(its);
+    return true;
   }
   void tell(std::uint32_t what) noexcept {
     nudges<Traits> now;
     tell(what, now);
+  }
+
+  // The owner. False: it has been told.
+  bool leave() noexcept {
+    std::uint32_t seen = asleep;
+    while (!word_.compare_exchange_strong(seen, leaving, std::memory_order_relaxed)) {  // a hint; told() decides
+      if (seen != nothing) return false;
+    }
+    return true;
+  }
+  // And waits on until it is told. False: it has been, while it left.
+  bool stay() noexcept {
+    std::uint32_t seen = leaving;
+    return word_.compare_exchange_strong(seen, nothing, std::memory_order_relaxed);  // a hint; told() decides
   }
 
   // The owner, who was told in vain: it is going to be told again.
@@ -3482,6 +3511,7 @@ class notice {
 
  private:
   static constexpr std::uint32_t asleep = ~std::uint32_t{0};
+  static constexpr std::uint32_t leaving = asleep - 1;
 
   typename Traits::template atomic<std::uint32_t> word_{nothing};
   const common_wait common_;
@@ -13754,6 +13784,54 @@ class basic_queue_locked {
 HYBRIDLOOP_CLOSE
 // <<< sync/queue_locked.hpp
 
+// >>> sync/wait_refs.hpp - what was waited for stays until those are out of it who gave up in the last moment
+HYBRIDLOOP_OPEN
+namespace detail {
+
+// Whose deadline comes, or whose loop ends, takes itself out of what it waits for. Meanwhile it may be told, and so may
+// all others, and the last of them destroy it. So a wait's own word says `leaving` first: who has been
+// told by then touches it no more; who is told later is counted, by who tells it before it tells it. Who leaves counts
+// itself as well, because it may be out of the account before it is told, and all that are in it are told then:
+//
+//   who leaves                              who tells it
+//   R1  word: waits -> leaving              R5  word: waits -> told, and that is all. Or it says `leaving`:
+//   R2  count += 1                          R6  count += 1
+//   R3  leaves                              R7  word: -> told. It had left by then ? count -= 1
+//   R4  word: leaving -> waits ?
+//       count -= 1 : told, count -= 2
+//
+// The count is 0 unless somebody is on its way, so the destructor waits for a few steps, and for nobody who sleeps. (The
+// condition variable of glibc counts all that wait, until they are awake: T. Riegel, 2016.)
+//
+// Edge [ref]: one less is the last touch of it all by who counts it off (release); R8 the destructor finds none (acquire).
+// Rule: every change is a read-modify-write, so R8 meets each in the release sequence of what it reads
+// [intro.races]. It reads nothing older than R6, which is behind R1 and before who leaves is told, nor than R2, before
+// which it is still owed a token.
+template <class Traits>
+class wait_refs {
+ public:
+  wait_refs() noexcept = default;
+  wait_refs(const wait_refs&) = delete;
+  wait_refs& operator=(const wait_refs&) = delete;
+
+  void add() noexcept { count_.fetch_add(1, std::memory_order_relaxed); }  // [ref] R2, R6
+  void drop(std::uint32_t n = 1) noexcept { count_.fetch_sub(n, std::memory_order_release); }  // [ref] R4, R7
+  void wait_for_all() const noexcept {
+    while (count_.load(std::memory_order_acquire) != 0 && are_here()) Traits::kernel::yield();  // [ref] R8
+  }
+
+  // Whether this is the process in which they are on their way.
+  bool are_here() const noexcept { return home_.is_here(); }
+
+ private:
+  typename Traits::template atomic<std::uint32_t> count_{0};
+  birthplace<Traits> home_;
+};
+
+}  // namespace detail
+HYBRIDLOOP_CLOSE
+// <<< sync/wait_refs.hpp
+
 // >>> sync/primitive.hpp - an account and a queue: what semaphore, condvar and their kin are made of
 HYBRIDLOOP_OPEN
 namespace detail {
@@ -13770,6 +13848,9 @@ class primitive {
 
   template <class... Args>
   explicit primitive(Args... args) noexcept : account(args...) {}
+  primitive(const primitive&) = delete;
+  primitive& operator=(const primitive&) = delete;
+  ~primitive() { refs.wait_for_all(); }
 
   // Its need is in the account already.
   void join(node& w) noexcept {
@@ -13801,6 +13882,7 @@ class primitive {
   static bool redeem(node&) noexcept { return true; }
 
   Account account;
+  wait_refs<Traits> refs;
 
  private:
   // What those who left had taken is somebody else's first.
@@ -13822,12 +13904,13 @@ inline void must_not_run_a_loop() {
                       "a thread that runs a loop may not block: use the form that takes the loop, or try_acquire()");
 }
 
-// Blocks, as somebody who has joined, until told or timed out. Who times out is told so too.
+// Blocks, as somebody who has joined, until told or timed out. Who times out is told so too. Of who was told before
+// that nothing is touched but its own frame.
 template <class Core, class Waiter>
 wait_status wait_until_told(Core& c, Waiter& w, nanos deadline) noexcept {
   do {
     if (!w.wait(deadline)) {
-      c.leave(w, wait_status::timed_out);
+      w.leave(wait_status::timed_out);
       w.wait(never);
     }
   } while (!c.redeem(w));
@@ -13936,11 +14019,20 @@ class thread_waiter : public Core::node {
 
  public:
   // Whoever is not the next waits for others first, longer than a look, and takes a CPU from them by looking.
-  thread_waiter(const Core& of, bool looks, unsigned words = 8) noexcept
-      : Core::node(&tell_thread), notice_(common_wait{&of, words}), looks_(looks) {}
+  thread_waiter(Core& of, bool looks, unsigned words = 8) noexcept
+      : Core::node(&tell_thread), of_(of), notice_(common_wait{&of, words}), looks_(looks) {}
 
   // False: the deadline came first.
   bool wait(nanos deadline) noexcept { return (looks_ && look()) || notice_.wait(deadline); }
+
+  // As somebody who has joined. Told already, it stays so; else it is going to be told how this ends.
+  void leave(wait_status why) noexcept {
+    if (!notice_.leave()) return;  // [ref] R1
+    Traits::schedule_point("giving-up");
+    of_.refs.add();  // [ref] R2
+    of_.leave(*this, why);
+    of_.refs.drop(notice_.stay() ? 1 : 2);  // [ref] R4
+  }
 
   // It was told in vain, and is going to be told again.
   void again() noexcept { notice_.forget(); }
@@ -13952,9 +14044,17 @@ class thread_waiter : public Core::node {
     return patience::look<typename Traits::kernel>([this] { return notice_.told() != notice<Traits>::nothing; });
   }
   static void tell_thread(waiter<Traits>& w, nudges<Traits>& later) noexcept {
-    static_cast<thread_waiter&>(w).notice_.tell(done, later);
+    auto& me = static_cast<thread_waiter&>(w);
+    if (!me.notice_.tell_who_stays(done, later)) tell_who_leaves(me, later);  // [ref] R5
+  }
+  static void tell_who_leaves(thread_waiter& me, nudges<Traits>& later) noexcept {
+    Core& of = me.of_;
+    of.refs.add();  // [ref] R6
+    Traits::schedule_point("kept");
+    if (me.notice_.tell(done, later)) of.refs.drop();  // [ref] R7
   }
 
+  Core& of_;
   notice<Traits> notice_;
   const bool looks_;
 };
@@ -14026,11 +14126,11 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   // loop thread.
   void again() noexcept {
     const std::uint32_t before = marks_.fetch_and(~std::uint32_t{told}, std::memory_order_acq_rel);  // [arm] E1, E2
-    if ((before & cut_short) != 0) leave_for(before);
+    if ((before & cut_short) != 0) of_->leave(*this, status_for(before));
   }
 
  private:
-  enum : std::uint32_t { armed = 1, told = 2, due = 4, ending = 8, cut_short = due | ending, stranded = 16 };
+  enum : std::uint32_t { armed = 1, told = 2, due = 4, ending = 8, cut_short = due | ending, stranded = 16, leaving = 32 };
 
   // Posted when it is to be delivered. Destroyed unrun, the loop has ended.
   struct delivery {
@@ -14047,24 +14147,39 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   template <class Build>
   static void tell_on_loop(waiter<traits>& w, nudges<traits>&) noexcept {
     auto& me = static_cast<loop_waiter&>(static_cast<typename Core::node&>(w));
-    const std::uint32_t before = me.marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2
-    if ((before & armed) != 0) me.template deliver<Build>();
+    std::uint32_t seen = armed;
+    while (!me.marks_.compare_exchange_strong(seen, seen | told, std::memory_order_acq_rel,  // [arm] E1, E2, [ref] R5
+                                              std::memory_order_relaxed)) {  // a hint; the loop repeats
+      if ((seen & leaving) != 0) {
+        seen = me.tell_who_leaves();
+        break;
+      }
+    }
+    if ((seen & armed) != 0) me.template deliver<Build>();
+  }
+  std::uint32_t tell_who_leaves() noexcept {
+    Core* const of = of_;
+    of->refs.add();  // [ref] R6
+    traits::schedule_point("kept");
+    const std::uint32_t before = marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2, [ref] R7
+    if ((before & leaving) == 0) of->refs.drop();  // [ref] R7
+    return before;
   }
 
   // From the CAS on it may be delivered at any time, and be gone. So what came before that is dealt with before.
   template <class Build>
   void arm() noexcept {
     std::uint32_t seen = marks_.load(std::memory_order_acquire);  // [arm] E2
-    bool leaves = false;
-    for (;;) {
-      if ((seen & told) == 0 && (seen & cut_short) != 0 && !leaves) {
-        leaves = true;
-        leave_for(seen);
-        seen = marks_.load(std::memory_order_acquire);  // [arm] E2
-      } else if (marks_.compare_exchange_weak(seen, seen | armed, std::memory_order_acq_rel,  // [arm] E1, E2
-                                              std::memory_order_acquire)) {  // [arm] E2
-        break;
+    for (bool left = false;;) {
+      const bool leaves = !left && (seen & told) == 0 && (seen & cut_short) != 0;
+      if (!marks_.compare_exchange_weak(seen, seen | (leaves ? leaving : armed), std::memory_order_acq_rel,  // [arm] E1, E2, [ref] R1
+                                        std::memory_order_acquire)) {  // [arm] E2
+        continue;
       }
+      if (!leaves) break;
+      left = true;
+      leave_for(seen);
+      seen = marks_.load(std::memory_order_acquire);  // [arm] E2
     }
     if ((seen & told) != 0) deliver<Build>();
   }
@@ -14110,11 +14225,25 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
 
   // The loop thread.
   void mark(std::uint32_t reason) noexcept {
-    const std::uint32_t before = marks_.fetch_or(reason, std::memory_order_acq_rel);  // [arm] E1, E2
-    if ((before & (armed | told)) == armed) leave_for(reason);
+    std::uint32_t seen = marks_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    bool leaves = false;
+    do {
+      leaves = (seen & (armed | told)) == armed;
+    } while (!marks_.compare_exchange_weak(seen, seen | reason | (leaves ? leaving : 0u), std::memory_order_acq_rel,  // [arm] E1, E2, [ref] R1
+                                           std::memory_order_relaxed));  // a hint; the loop repeats
+    if (leaves) leave_for(reason);
   }
+  // It said that it is leaving before it was told.
   void leave_for(std::uint32_t reasons) noexcept {
-    of_->leave(*this, (reasons & ending) != 0 ? wait_status::closed : wait_status::timed_out);
+    Core* const of = of_;
+    traits::schedule_point("giving-up");
+    of->refs.add();  // [ref] R2
+    of->leave(*this, status_for(reasons));
+    const std::uint32_t before = marks_.fetch_and(~std::uint32_t{leaving}, std::memory_order_acq_rel);  // [arm] E1, E2, [ref] R4
+    of->refs.drop((before & told) != 0 ? 2 : 1);  // [ref] R4
+  }
+  static wait_status status_for(std::uint32_t reasons) noexcept {
+    return (reasons & ending) != 0 ? wait_status::closed : wait_status::timed_out;
   }
 
   // What one gives back may be granted to the next that no loop takes, and so on: one after the other, and
@@ -14676,7 +14805,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   permits(const permits&) = delete;
   permits& operator=(const permits&) = delete;
   ~permits() {
-    while (account.called() && home_.is_here()) Traits::kernel::yield();
+    while (account.called() && this->refs.are_here()) Traits::kernel::yield();
   }
 
   bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
@@ -14807,7 +14936,6 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   }
 
   typename Traits::template atomic<node*> front_{nullptr};
-  birthplace<Traits> home_;
 };
 
 }  // namespace detail
@@ -15099,7 +15227,7 @@ class basic_condvar {
     bool open = false;
     ~unless_open() {
       if (open) return;
-      of.leave(w, wait_status::cancelled);
+      w.leave(wait_status::cancelled);
       w.wait(detail::never);
       if (w.status == wait_status::granted) of.give_back(w);
     }
@@ -15202,7 +15330,7 @@ class gate_core : public primitive<Queue, Account> {
   gate_core& operator=(const gate_core&) = delete;
   // Who was told last may be here before others are on their way out: a step.
   ~gate_core() {
-    while (!this->account.passed_through() && home_.is_here()) Queue::traits::kernel::yield();
+    while (!this->account.passed_through() && this->refs.are_here()) Queue::traits::kernel::yield();
   }
 
   bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
@@ -15228,9 +15356,6 @@ class gate_core : public primitive<Queue, Account> {
     w.begin(1, open ? 1 : 0);
     return open;
   }
-
- private:
-  birthplace<typename Queue::traits> home_;
 };
 
 }  // namespace detail

@@ -201,6 +201,7 @@
 #include "sync/queue2.hpp"
 #include "sync/queue3.hpp"
 #include "sync/queue_locked.hpp"
+#include "sync/wait_refs.hpp"
 #include "sync/primitive.hpp"
 #include "sync/thread_waiter.hpp"
 #include "sync/loop_waiter.hpp"

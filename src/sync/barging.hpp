@@ -212,7 +212,7 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   permits(const permits&) = delete;
   permits& operator=(const permits&) = delete;
   ~permits() {
-    while (account.called() && home_.is_here()) Traits::kernel::yield();
+    while (account.called() && this->refs.are_here()) Traits::kernel::yield();
   }
 
   bool try_take(std::ptrdiff_t n) noexcept { return account.try_take(n); }
@@ -343,7 +343,6 @@ class permits<Queue, sync::barging> : public primitive<Queue, barging_account<ty
   }
 
   typename Traits::template atomic<node*> front_{nullptr};
-  birthplace<Traits> home_;
 };
 
 }  // namespace detail

@@ -131,7 +131,7 @@ class basic_condvar {
     bool open = false;
     ~unless_open() {
       if (open) return;
-      of.leave(w, wait_status::cancelled);
+      w.leave(wait_status::cancelled);
       w.wait(detail::never);
       if (w.status == wait_status::granted) of.give_back(w);
     }

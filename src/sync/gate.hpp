@@ -26,7 +26,7 @@ class gate_core : public primitive<Queue, Account> {
   gate_core& operator=(const gate_core&) = delete;
   // Who was told last may be here before others are on their way out: a step.
   ~gate_core() {
-    while (!this->account.passed_through() && home_.is_here()) Queue::traits::kernel::yield();
+    while (!this->account.passed_through() && this->refs.are_here()) Queue::traits::kernel::yield();
   }
 
   bool enter(node& w, std::ptrdiff_t, bool may_wait) noexcept {
@@ -52,9 +52,6 @@ class gate_core : public primitive<Queue, Account> {
     w.begin(1, open ? 1 : 0);
     return open;
   }
-
- private:
-  birthplace<typename Queue::traits> home_;
 };
 
 }  // namespace detail

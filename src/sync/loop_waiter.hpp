@@ -71,11 +71,11 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   // loop thread.
   void again() noexcept {
     const std::uint32_t before = marks_.fetch_and(~std::uint32_t{told}, std::memory_order_acq_rel);  // [arm] E1, E2
-    if ((before & cut_short) != 0) leave_for(before);
+    if ((before & cut_short) != 0) of_->leave(*this, status_for(before));
   }
 
  private:
-  enum : std::uint32_t { armed = 1, told = 2, due = 4, ending = 8, cut_short = due | ending, stranded = 16 };
+  enum : std::uint32_t { armed = 1, told = 2, due = 4, ending = 8, cut_short = due | ending, stranded = 16, leaving = 32 };
 
   // Posted when it is to be delivered. Destroyed unrun, the loop has ended.
   struct delivery {
@@ -92,24 +92,39 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
   template <class Build>
   static void tell_on_loop(waiter<traits>& w, nudges<traits>&) noexcept {
     auto& me = static_cast<loop_waiter&>(static_cast<typename Core::node&>(w));
-    const std::uint32_t before = me.marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2
-    if ((before & armed) != 0) me.template deliver<Build>();
+    std::uint32_t seen = armed;
+    while (!me.marks_.compare_exchange_strong(seen, seen | told, std::memory_order_acq_rel,  // [arm] E1, E2, [ref] R5
+                                              std::memory_order_relaxed)) {  // a hint; the loop repeats
+      if ((seen & leaving) != 0) {
+        seen = me.tell_who_leaves();
+        break;
+      }
+    }
+    if ((seen & armed) != 0) me.template deliver<Build>();
+  }
+  std::uint32_t tell_who_leaves() noexcept {
+    Core* const of = of_;
+    of->refs.add();  // [ref] R6
+    traits::schedule_point("kept");
+    const std::uint32_t before = marks_.fetch_or(told, std::memory_order_acq_rel);  // [arm] E1, E2, [ref] R7
+    if ((before & leaving) == 0) of->refs.drop();  // [ref] R7
+    return before;
   }
 
   // From the CAS on it may be delivered at any time, and be gone. So what came before that is dealt with before.
   template <class Build>
   void arm() noexcept {
     std::uint32_t seen = marks_.load(std::memory_order_acquire);  // [arm] E2
-    bool leaves = false;
-    for (;;) {
-      if ((seen & told) == 0 && (seen & cut_short) != 0 && !leaves) {
-        leaves = true;
-        leave_for(seen);
-        seen = marks_.load(std::memory_order_acquire);  // [arm] E2
-      } else if (marks_.compare_exchange_weak(seen, seen | armed, std::memory_order_acq_rel,  // [arm] E1, E2
-                                              std::memory_order_acquire)) {  // [arm] E2
-        break;
+    for (bool left = false;;) {
+      const bool leaves = !left && (seen & told) == 0 && (seen & cut_short) != 0;
+      if (!marks_.compare_exchange_weak(seen, seen | (leaves ? leaving : armed), std::memory_order_acq_rel,  // [arm] E1, E2, [ref] R1
+                                        std::memory_order_acquire)) {  // [arm] E2
+        continue;
       }
+      if (!leaves) break;
+      left = true;
+      leave_for(seen);
+      seen = marks_.load(std::memory_order_acquire);  // [arm] E2
     }
     if ((seen & told) != 0) deliver<Build>();
   }
@@ -155,11 +170,25 @@ class loop_waiter : public Core::node, public visitor<typename Core::traits> {
 
   // The loop thread.
   void mark(std::uint32_t reason) noexcept {
-    const std::uint32_t before = marks_.fetch_or(reason, std::memory_order_acq_rel);  // [arm] E1, E2
-    if ((before & (armed | told)) == armed) leave_for(reason);
+    std::uint32_t seen = marks_.load(std::memory_order_relaxed);  // a hint; the CAS decides
+    bool leaves = false;
+    do {
+      leaves = (seen & (armed | told)) == armed;
+    } while (!marks_.compare_exchange_weak(seen, seen | reason | (leaves ? leaving : 0u), std::memory_order_acq_rel,  // [arm] E1, E2, [ref] R1
+                                           std::memory_order_relaxed));  // a hint; the loop repeats
+    if (leaves) leave_for(reason);
   }
+  // It said that it is leaving before it was told.
   void leave_for(std::uint32_t reasons) noexcept {
-    of_->leave(*this, (reasons & ending) != 0 ? wait_status::closed : wait_status::timed_out);
+    Core* const of = of_;
+    traits::schedule_point("giving-up");
+    of->refs.add();  // [ref] R2
+    of->leave(*this, status_for(reasons));
+    const std::uint32_t before = marks_.fetch_and(~std::uint32_t{leaving}, std::memory_order_acq_rel);  // [arm] E1, E2, [ref] R4
+    of->refs.drop((before & told) != 0 ? 2 : 1);  // [ref] R4
+  }
+  static wait_status status_for(std::uint32_t reasons) noexcept {
+    return (reasons & ending) != 0 ? wait_status::closed : wait_status::timed_out;
   }
 
   // What one gives back may be granted to the next that no loop takes, and so on: one after the other, and

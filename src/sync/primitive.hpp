@@ -9,6 +9,7 @@
 #include "base/contract.hpp"
 #include "loop/frames.hpp"
 #include "sync/account.hpp"
+#include "sync/wait_refs.hpp"
 #include "sync/waiter.hpp"
 
 HYBRIDLOOP_OPEN
@@ -26,6 +27,9 @@ class primitive {
 
   template <class... Args>
   explicit primitive(Args... args) noexcept : account(args...) {}
+  primitive(const primitive&) = delete;
+  primitive& operator=(const primitive&) = delete;
+  ~primitive() { refs.wait_for_all(); }
 
   // Its need is in the account already.
   void join(node& w) noexcept {
@@ -57,6 +61,7 @@ class primitive {
   static bool redeem(node&) noexcept { return true; }
 
   Account account;
+  wait_refs<Traits> refs;
 
  private:
   // What those who left had taken is somebody else's first.
@@ -78,12 +83,13 @@ inline void must_not_run_a_loop() {
                       "a thread that runs a loop may not block: use the form that takes the loop, or try_acquire()");
 }
 
-// Blocks, as somebody who has joined, until told or timed out. Who times out is told so too.
+// Blocks, as somebody who has joined, until told or timed out. Who times out is told so too. Of who was told before
+// that nothing is touched but its own frame.
 template <class Core, class Waiter>
 wait_status wait_until_told(Core& c, Waiter& w, nanos deadline) noexcept {
   do {
     if (!w.wait(deadline)) {
-      c.leave(w, wait_status::timed_out);
+      w.leave(wait_status::timed_out);
       w.wait(never);
     }
   } while (!c.redeem(w));

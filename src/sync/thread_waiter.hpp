@@ -69,11 +69,20 @@ class thread_waiter : public Core::node {
 
  public:
   // Whoever is not the next waits for others first, longer than a look, and takes a CPU from them by looking.
-  thread_waiter(const Core& of, bool looks, unsigned words = 8) noexcept
-      : Core::node(&tell_thread), notice_(common_wait{&of, words}), looks_(looks) {}
+  thread_waiter(Core& of, bool looks, unsigned words = 8) noexcept
+      : Core::node(&tell_thread), of_(of), notice_(common_wait{&of, words}), looks_(looks) {}
 
   // False: the deadline came first.
   bool wait(nanos deadline) noexcept { return (looks_ && look()) || notice_.wait(deadline); }
+
+  // As somebody who has joined. Told already, it stays so; else it is going to be told how this ends.
+  void leave(wait_status why) noexcept {
+    if (!notice_.leave()) return;  // [ref] R1
+    Traits::schedule_point("giving-up");
+    of_.refs.add();  // [ref] R2
+    of_.leave(*this, why);
+    of_.refs.drop(notice_.stay() ? 1 : 2);  // [ref] R4
+  }
 
   // It was told in vain, and is going to be told again.
   void again() noexcept { notice_.forget(); }
@@ -85,9 +94,17 @@ class thread_waiter : public Core::node {
     return patience::look<typename Traits::kernel>([this] { return notice_.told() != notice<Traits>::nothing; });
   }
   static void tell_thread(waiter<Traits>& w, nudges<Traits>& later) noexcept {
-    static_cast<thread_waiter&>(w).notice_.tell(done, later);
+    auto& me = static_cast<thread_waiter&>(w);
+    if (!me.notice_.tell_who_stays(done, later)) tell_who_leaves(me, later);  // [ref] R5
+  }
+  static void tell_who_leaves(thread_waiter& me, nudges<Traits>& later) noexcept {
+    Core& of = me.of_;
+    of.refs.add();  // [ref] R6
+    Traits::schedule_point("kept");
+    if (me.notice_.tell(done, later)) of.refs.drop();  // [ref] R7
   }
 
+  Core& of_;
   notice<Traits> notice_;
   const bool looks_;
 };

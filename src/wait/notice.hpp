@@ -124,6 +124,8 @@ class nudges {
 // Edge [told]: T1 the teller leaves what it has to say, then word = the telling (release): its last touch
 // of the frame. T2 the waiter sees it (acquire), and then the rest; it may leave the frame. Rule: T2
 // synchronises with T1 [atomics.order].
+//
+// Who gives up says so in the same word, so that one of the two is first, and the other finds it.
 template <class Traits>
 class notice {
  public:
@@ -136,7 +138,7 @@ class notice {
   // Any thread, while the frame is there. What was told, or nothing.
   std::uint32_t told() const noexcept {
     const std::uint32_t word = word_.load(std::memory_order_acquire);  // [told] T2
-    return word == asleep ? nothing : word;
+    return word >= leaving ? nothing : word;
   }
 
   // The owner. False: the deadline came first.
@@ -152,14 +154,41 @@ class notice {
     }
   }
 
-  // Any thread, once: anything but nothing. The last touch, but for the nudge.
-  void tell(std::uint32_t what, nudges<Traits>& later) noexcept {
+  // Any thread, once: 1 or the like. The last touch, but for the nudge. False: the owner was leaving.
+  bool tell(std::uint32_t what, nudges<Traits>& later) noexcept {
     const bed<Traits> its(&word_, common_);
-    if (word_.exchange(what, std::memory_order_acq_rel) == asleep) later.add(its);  // [told] T1
+    const std::uint32_t before = word_.exchange(what, std::memory_order_acq_rel);  // [told] T1
+    if (before == asleep) later.add(its);
+    return before != leaving;
+  }
+  // The same, but who is leaving is not told.
+  bool tell_who_stays(std::uint32_t what, nudges<Traits>& later) noexcept {
+    const bed<Traits> its(&word_, common_);
+    std::uint32_t seen = asleep;
+    while (!word_.compare_exchange_strong(seen, what, std::memory_order_acq_rel,  // [told] T1
+                                          std::memory_order_relaxed)) {  // a hint; the loop repeats
+      if (seen == leaving) return false;
+    }
+    if (seen == asleep) later.add(its);
+    return true;
   }
   void tell(std::uint32_t what) noexcept {
     nudges<Traits> now;
     tell(what, now);
+  }
+
+  // The owner. False: it has been told.
+  bool leave() noexcept {
+    std::uint32_t seen = asleep;
+    while (!word_.compare_exchange_strong(seen, leaving, std::memory_order_relaxed)) {  // a hint; told() decides
+      if (seen != nothing) return false;
+    }
+    return true;
+  }
+  // And waits on until it is told. False: it has been, while it left.
+  bool stay() noexcept {
+    std::uint32_t seen = leaving;
+    return word_.compare_exchange_strong(seen, nothing, std::memory_order_relaxed);  // a hint; told() decides
   }
 
   // The owner, who was told in vain: it is going to be told again.
@@ -167,6 +196,7 @@ class notice {
 
  private:
   static constexpr std::uint32_t asleep = ~std::uint32_t{0};
+  static constexpr std::uint32_t leaving = asleep - 1;
 
   typename Traits::template atomic<std::uint32_t> word_{nothing};
   const common_wait common_;

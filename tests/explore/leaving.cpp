@@ -1,0 +1,143 @@
+// leaving.cpp - scenarios: who gives up is on its way out when all are told, and the last destroys what they waited for
+#include "explore/scene.hpp"
+#include "explore/waiting.hpp"
+
+namespace explore {
+
+struct leaver_traits : waiting_traits {};
+
+}  // namespace explore
+
+template <>
+struct hybridloop::detail::epoch_memory<explore::leaver_traits> : explore::page_memory {
+  static constexpr bool reuses = false;
+};
+
+using namespace explore;
+
+namespace {
+
+using queue0 = hybridloop::sync::basic_queue0<waiting_traits>;
+using queue1 = hybridloop::sync::basic_queue1<waiting_traits>;
+using queue2 = hybridloop::sync::basic_queue2<leaver_traits, 2>;
+using queue3 = hybridloop::sync::basic_queue3<waiting_traits>;
+using queue_locked = hybridloop::sync::basic_queue_locked<waiting_traits>;
+
+template <class Queue>
+using condition = hybridloop::detail::notices<Queue>;
+template <class Queue>
+using gate = hybridloop::detail::gate_core<
+    Queue, hybridloop::detail::event_account<typename Queue::traits, hybridloop::sync::manual_reset>>;
+template <class Queue>
+using permits = hybridloop::detail::permits<Queue, hybridloop::sync::fifo>;
+
+template <class Queue>
+void tell_all(condition<Queue>& c) {
+  c.send(c.account.notify_all(), wait_status::granted);
+}
+template <class Queue>
+void tell_all(gate<Queue>& g) {
+  const std::ptrdiff_t through = g.account.set();
+  if (through == 0) return;
+  g.send(through, wait_status::granted);
+  g.account.arrived();
+}
+template <class Queue>
+void tell_all(permits<Queue>& p) {
+  p.give(2);
+}
+
+// Segments outlive what they were for, and a scene begins without any.
+struct afresh {
+  afresh() { queue2::memory::forget_all(); }
+  afresh(const afresh&) = delete;
+  afresh& operator=(const afresh&) = delete;
+  ~afresh() { queue2::memory::forget_all(); }
+};
+
+// Two that wait. One of them may time out as well as be told, and the other destroys it when it was told.
+template <class Core>
+class pair {
+ public:
+  template <class... Args>
+  explicit pair(Args... args) : there_(args...), of(*there_), hasty_(of, false), last_(of, false) {
+    for (auto* w : {&hasty_, &last_}) ledger::must(!of.enter(*w, 1, true), "nothing was there to be had");
+    start("hasty", [this] {
+      static_cast<void>(hybridloop::detail::wait_until_told(of, hasty_, engine::the().now() + 1000));
+    });
+    start("last", [this] {
+      ledger::must(hybridloop::detail::wait_until_told(of, last_, forever) == wait_status::granted, "told something else");
+      there_.destroy();
+    });
+  }
+
+ private:
+  afresh memory_;
+  paged<Core> there_;
+
+ public:
+  Core& of;
+
+ private:
+  hybridloop::detail::thread_waiter<Core> hasty_;
+  hybridloop::detail::thread_waiter<Core> last_;
+};
+
+template <class Core, class... Args>
+void gives_up_beside_the_last(Args... args) {
+  pair<Core> both(args...);
+  start("teller", [&] { tell_all(both.of); });
+  play();
+}
+
+// The one that may time out waits on a loop.
+template <class Queue>
+void loop_gives_up_beside_the_last() {
+  using condvar = hybridloop::basic_condvar<Queue>;
+  paged<condvar> there;
+  condvar& changed = *there;
+  hybridloop::basic_mutex<Queue> lock;
+  int calls = 0;
+  {
+    hybridloop::basic_loop<waiting_traits> l(small_loop());
+    bool waits = false;
+    changed.async_wait(l, [&](wait_status) { ++calls; l.close(); }, {1, soon()});
+    start("loop", [&] { l.run(); });
+    start("last", [&] {
+      lock.lock();
+      waits = true;
+      changed.wait(lock, [&] { return !waits; });
+      lock.unlock();
+      there.destroy();
+    });
+    start("notifier", [&] {
+      lock.lock();
+      while (!waits) {
+        lock.unlock();
+        waiting_traits::kernel::yield();
+        lock.lock();
+      }
+      waits = false;
+      changed.notify_all();
+      lock.unlock();
+    });
+    play();
+  }
+  ledger::must(calls == 1, "a callback was not called once");
+}
+
+}  // namespace
+
+EXPLORE(condvar_gives_up_0, 3) { gives_up_beside_the_last<condition<queue0>>(); }
+EXPLORE(condvar_gives_up_1, 3) { gives_up_beside_the_last<condition<queue1>>(); }
+EXPLORE(condvar_gives_up_2, 3) { gives_up_beside_the_last<condition<queue2>>(); }
+EXPLORE(condvar_gives_up_3, 3) { gives_up_beside_the_last<condition<queue3>>(); }
+EXPLORE(condvar_gives_up_locked, 3) { gives_up_beside_the_last<condition<queue_locked>>(); }
+EXPLORE(event_gives_up_1, 3) { gives_up_beside_the_last<gate<queue1>>(false); }
+EXPLORE(event_gives_up_2, 3) { gives_up_beside_the_last<gate<queue2>>(false); }
+EXPLORE(event_gives_up_3, 3) { gives_up_beside_the_last<gate<queue3>>(false); }
+EXPLORE(permit_gives_up_1, 3) { gives_up_beside_the_last<permits<queue1>>(std::ptrdiff_t{0}); }
+EXPLORE(permit_gives_up_2, 3) { gives_up_beside_the_last<permits<queue2>>(std::ptrdiff_t{0}); }
+EXPLORE(permit_gives_up_3, 3) { gives_up_beside_the_last<permits<queue3>>(std::ptrdiff_t{0}); }
+EXPLORE(loop_gives_up_1, 2) { loop_gives_up_beside_the_last<queue1>(); }
+EXPLORE(loop_gives_up_3, 2) { loop_gives_up_beside_the_last<queue3>(); }
