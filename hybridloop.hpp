@@ -14994,7 +14994,8 @@ class [[nodiscard]] basic_permit {
 
 // A counting semaphore. Any thread, everything, unless it says otherwise; the destructor while nobody
 // waits. Whoever was told last may destroy it at once, also while the release() that told it is still
-// on its way out.
+// on its way out, or others who were told are, whose deadline came then. A wait on a loop is over when its callback
+// has run or its coroutine has gone on; one of a semaphore that barges, when its call has returned.
 //
 // n is from 0 to max(), else it is a broken contract; so it is when those who wait need more than twice max()
 // together. A wait for several permits is served whole, in its turn: those behind it wait until it has all of them.
@@ -15041,8 +15042,8 @@ class basic_semaphore {
     return detail::wait_by_clock<clock>(deadline, [this, n](nanos end) { return try_until(end, n); });
   }
 
-  // Calls f(wait_status) once, in a task of that loop and never before this returns, when the wait is over:
-  // granted, timed out at options.deadline, cancelled, or closed. Throws without memory for f, and then nothing
+  // Calls f(wait_status) once, in a task of that loop (so not before this returns, where it is called on
+  // that loop's thread), when the wait is over: granted, timed out at options.deadline, cancelled, or closed. Throws without memory for f, and then nothing
   // has happened. A closed loop: f is destroyed, the ticket is empty. A loop that closes, or is destroyed,
   // ends the wait: f is destroyed there without being called, and permits that it was granted go to others.
   // run_until_idle() waits for a deadline, as for a timer, and for nothing else of this.
@@ -15063,7 +15064,8 @@ class basic_semaphore {
   // was told something else, is about to be, or is unknown here.
   bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
 
-  // Never fails, and allocates nothing. More than max() permits are a broken contract.
+  // Never fails. Allocates nothing, but for a segment now and then in phase 2, where it tries again until there is
+  // memory. More than max() permits are a broken contract.
   void release(std::ptrdiff_t n = 1) noexcept { core_.give(checked(n)); }
 
   // Whoever waits is told `closed`, and so is whoever comes. Permits may still be released, and forgotten.
@@ -15139,7 +15141,7 @@ class notices : public primitive<Queue, notice_account<typename Queue::traits>> 
 }  // namespace detail
 
 // A condition variable for any lock that has lock() and unlock(). Any thread, everything; the destructor
-// while nobody waits. Whoever was told last may destroy it at once.
+// when all who waited have been told, though they may not have returned. Whoever was told last may destroy it at once.
 //
 // A wait is entered before the lock is given back, so whoever changes what the lock protects and then
 // notifies, with the lock or without it, is heard. Blocking forms not on a thread that is running a loop: that
@@ -15214,8 +15216,9 @@ class basic_condvar {
   // As basic_semaphore::cancel().
   bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
 
-  // The one that has waited longest; those who wait now, and nobody who comes later. One who is just being entered may
-  // be counted and passed over for one that comes right behind it.
+  // The one that has waited longest; those who wait now. One who is just being entered may be counted and passed over
+  // for one that comes right behind it; and what comes to one who is giving up goes to another, who may have come
+  // later: for that one it is a return for no reason.
   void notify_one() noexcept { core_.send(core_.account.notify(1), wait_status::granted); }
   void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
 
@@ -15339,11 +15342,14 @@ class gate_core : public primitive<Queue, Account> {
       return true;
     }
     const bool open = this->account.enter();
-    w.begin(1, open ? 1 : 0);
-    if (open) return true;
+    if (open) w.begin(1, 1);
+    else join_entered(w);
+    return open;
+  }
+  void join_entered(node& w) noexcept {
+    w.begin(1, 0);
     this->join(w);
     this->account.arrived();
-    return false;
   }
   bool leave(node& w, wait_status why) noexcept {
     this->account.set_out();
@@ -15406,6 +15412,14 @@ class basic_gate {
   template <class... Args>
   explicit basic_gate(Args... args) noexcept : core_(args...) {}
   ~basic_gate() = default;
+
+  // As somebody who is in the account already.
+  void wait_entered() noexcept {
+    detail::must_not_run_a_loop();
+    detail::thread_waiter<core> w(core_, core_.account.nobody(), 2);
+    core_.join_entered(w);
+    static_cast<void>(detail::wait_until_told(core_, w, detail::never));
+  }
 
   core core_;
 
@@ -15538,7 +15552,7 @@ class basic_event : public basic_gate<Queue, detail::event_account<typename Queu
  public:
   explicit basic_event(bool set = false) noexcept : base(set) {}
 
-  // Also from a callback that it called. Allocates nothing.
+  // Also from a callback that it called. Allocates as release() does.
   void set() noexcept {
     const std::ptrdiff_t through = this->core_.account.set();
     if (through == 0) return;
@@ -15588,17 +15602,21 @@ class latch_account {
   static void arrived() noexcept {}
   static bool passed_through() noexcept { return true; }
 
-  // How many are let through.
-  std::ptrdiff_t count_down(std::ptrdiff_t n) noexcept {
+  struct verdict {
+    bool opens;
+    std::ptrdiff_t through;  // how many that wait
+  };
+  // `stays`: who counts waits in the same step, unless that opens it.
+  verdict count_down(std::ptrdiff_t n, bool stays) noexcept {
     const value step = static_cast<value>(n) * one_left;
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
       HYBRIDLOOP_CONTRACT(seen / one_left >= static_cast<value>(n), "a latch is counted down to 0 and not below");
       const value after = seen - step;
       const bool opens = after < one_left;
-      if (word_.compare_exchange_weak(seen, opens ? 0 : after, std::memory_order_acq_rel,  // [latch] X8, X9
+      if (word_.compare_exchange_weak(seen, opens ? 0 : after + (stays ? 1 : 0), std::memory_order_acq_rel,  // [latch] X8, X9
                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
-        return opens ? static_cast<std::ptrdiff_t>(after) : 0;
+        return {opens, opens ? static_cast<std::ptrdiff_t>(after) : 0};
       }
     }
   }
@@ -15638,11 +15656,13 @@ class basic_latch : public basic_gate<Queue, detail::latch_account<typename Queu
 
   // Below 0 is a broken contract.
   void count_down(std::ptrdiff_t n = 1) noexcept {
-    this->core_.send(this->core_.account.count_down(checked(n)), wait_status::granted);
+    this->core_.send(this->core_.account.count_down(checked(n), false).through, wait_status::granted);
   }
+  // Both in one step: whose count opens it touches it no more than count_down() does.
   void arrive_and_wait(std::ptrdiff_t n = 1) noexcept {
-    count_down(n);
-    this->wait();
+    const auto count = this->core_.account.count_down(checked(n), true);
+    if (count.opens) return this->core_.send(count.through, wait_status::granted);
+    this->wait_entered();
   }
 
  private:
@@ -15726,8 +15746,9 @@ class value_circle {
 }  // namespace detail
 
 // At most `capacity` values that were sent and not received. Any thread, everything; the destructor while
-// nobody waits. Values come out in the order in which their senders had room. T moves without
-// throwing. Blocking forms not on a thread that is running a loop: that is a broken contract.
+// nobody waits. Values come out in the order in which they were put in: a sender that waits on a loop puts its
+// own when its turn comes there, though it had room before. T moves without throwing. Blocking forms not on a
+// thread that is running a loop: that is a broken contract.
 //
 // close(): who sends is told `closed`; who receives gets what is left, and then nothing.
 template <class T, class Queue>

@@ -421,6 +421,48 @@ TEST_CASE_TEMPLATE("who was notified last may destroy the condvar at once", Queu
   over = true;
 }
 
+TEST_CASE_TEMPLATE("a condvar that is destroyed by who was notified last stays until those are out of it who gave up", Queue,
+                   SUPPORT_QUEUES) {
+  auto c = std::make_unique<condvar_on<Queue, staged_traits<>>>();
+  auto& changed = *c;
+  std::mutex m;
+  bool waits = false;
+  std::atomic<bool> destroying{false};
+  std::atomic<bool> gone{false};
+  bool too_early = false;
+  scoped_thread last([&] {
+    std::unique_lock<std::mutex> lock(m);
+    waits = true;
+    changed.wait(lock, [&] { return !waits; });
+    lock.unlock();
+    destroying = true;
+    c.reset();
+    gone = true;
+  });
+  {
+    const stage here("giving-up", [&] {
+      {
+        const std::lock_guard<std::mutex> lock(m);
+        waits = false;
+      }
+      changed.notify_all();
+      while (!destroying) std::this_thread::yield();
+      std::this_thread::sleep_for(5ms);
+      too_early = gone;
+    });
+    std::unique_lock<std::mutex> lock(m);
+    while (!waits) {
+      lock.unlock();
+      std::this_thread::yield();
+      lock.lock();
+    }
+    static_cast<void>(changed.wait_for(lock, 1ms));
+  }
+  last.join();
+  CHECK_FALSE(too_early);
+  CHECK(gone);
+}
+
 TEST_CASE_TEMPLATE("producers and consumers of a bounded buffer pass everything on, in order, once", Queue, SUPPORT_QUEUES) {
   const std::size_t each = scaled(5000);
   basic_condvar<Queue> room;

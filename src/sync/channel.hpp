@@ -85,8 +85,9 @@ class value_circle {
 }  // namespace detail
 
 // At most `capacity` values that were sent and not received. Any thread, everything; the destructor while
-// nobody waits. Values come out in the order in which their senders had room. T moves without
-// throwing. Blocking forms not on a thread that is running a loop: that is a broken contract.
+// nobody waits. Values come out in the order in which they were put in: a sender that waits on a loop puts its
+// own when its turn comes there, though it had room before. T moves without throwing. Blocking forms not on a
+// thread that is running a loop: that is a broken contract.
 //
 // close(): who sends is told `closed`; who receives gets what is left, and then nothing.
 template <class T, class Queue>

@@ -43,7 +43,7 @@ class notices : public primitive<Queue, notice_account<typename Queue::traits>> 
 }  // namespace detail
 
 // A condition variable for any lock that has lock() and unlock(). Any thread, everything; the destructor
-// while nobody waits. Whoever was told last may destroy it at once.
+// when all who waited have been told, though they may not have returned. Whoever was told last may destroy it at once.
 //
 // A wait is entered before the lock is given back, so whoever changes what the lock protects and then
 // notifies, with the lock or without it, is heard. Blocking forms not on a thread that is running a loop: that
@@ -118,8 +118,9 @@ class basic_condvar {
   // As basic_semaphore::cancel().
   bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
 
-  // The one that has waited longest; those who wait now, and nobody who comes later. One who is just being entered may
-  // be counted and passed over for one that comes right behind it.
+  // The one that has waited longest; those who wait now. One who is just being entered may be counted and passed over
+  // for one that comes right behind it; and what comes to one who is giving up goes to another, who may have come
+  // later: for that one it is a return for no reason.
   void notify_one() noexcept { core_.send(core_.account.notify(1), wait_status::granted); }
   void notify_all() noexcept { core_.send(core_.account.notify_all(), wait_status::granted); }
 

@@ -122,7 +122,7 @@ class basic_event : public basic_gate<Queue, detail::event_account<typename Queu
  public:
   explicit basic_event(bool set = false) noexcept : base(set) {}
 
-  // Also from a callback that it called. Allocates nothing.
+  // Also from a callback that it called. Allocates as release() does.
   void set() noexcept {
     const std::ptrdiff_t through = this->core_.account.set();
     if (through == 0) return;

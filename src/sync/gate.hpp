@@ -35,11 +35,14 @@ class gate_core : public primitive<Queue, Account> {
       return true;
     }
     const bool open = this->account.enter();
-    w.begin(1, open ? 1 : 0);
-    if (open) return true;
+    if (open) w.begin(1, 1);
+    else join_entered(w);
+    return open;
+  }
+  void join_entered(node& w) noexcept {
+    w.begin(1, 0);
     this->join(w);
     this->account.arrived();
-    return false;
   }
   bool leave(node& w, wait_status why) noexcept {
     this->account.set_out();
@@ -102,6 +105,14 @@ class basic_gate {
   template <class... Args>
   explicit basic_gate(Args... args) noexcept : core_(args...) {}
   ~basic_gate() = default;
+
+  // As somebody who is in the account already.
+  void wait_entered() noexcept {
+    detail::must_not_run_a_loop();
+    detail::thread_waiter<core> w(core_, core_.account.nobody(), 2);
+    core_.join_entered(w);
+    static_cast<void>(detail::wait_until_told(core_, w, detail::never));
+  }
 
   core core_;
 

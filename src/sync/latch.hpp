@@ -41,17 +41,21 @@ class latch_account {
   static void arrived() noexcept {}
   static bool passed_through() noexcept { return true; }
 
-  // How many are let through.
-  std::ptrdiff_t count_down(std::ptrdiff_t n) noexcept {
+  struct verdict {
+    bool opens;
+    std::ptrdiff_t through;  // how many that wait
+  };
+  // `stays`: who counts waits in the same step, unless that opens it.
+  verdict count_down(std::ptrdiff_t n, bool stays) noexcept {
     const value step = static_cast<value>(n) * one_left;
     value seen = word_.load(std::memory_order_relaxed);  // a hint; the CAS decides
     for (;;) {
       HYBRIDLOOP_CONTRACT(seen / one_left >= static_cast<value>(n), "a latch is counted down to 0 and not below");
       const value after = seen - step;
       const bool opens = after < one_left;
-      if (word_.compare_exchange_weak(seen, opens ? 0 : after, std::memory_order_acq_rel,  // [latch] X8, X9
+      if (word_.compare_exchange_weak(seen, opens ? 0 : after + (stays ? 1 : 0), std::memory_order_acq_rel,  // [latch] X8, X9
                                       std::memory_order_relaxed)) {  // a hint; the loop repeats
-        return opens ? static_cast<std::ptrdiff_t>(after) : 0;
+        return {opens, opens ? static_cast<std::ptrdiff_t>(after) : 0};
       }
     }
   }
@@ -91,11 +95,13 @@ class basic_latch : public basic_gate<Queue, detail::latch_account<typename Queu
 
   // Below 0 is a broken contract.
   void count_down(std::ptrdiff_t n = 1) noexcept {
-    this->core_.send(this->core_.account.count_down(checked(n)), wait_status::granted);
+    this->core_.send(this->core_.account.count_down(checked(n), false).through, wait_status::granted);
   }
+  // Both in one step: whose count opens it touches it no more than count_down() does.
   void arrive_and_wait(std::ptrdiff_t n = 1) noexcept {
-    count_down(n);
-    this->wait();
+    const auto count = this->core_.account.count_down(checked(n), true);
+    if (count.opens) return this->core_.send(count.through, wait_status::granted);
+    this->wait_entered();
   }
 
  private:

@@ -64,7 +64,8 @@ class [[nodiscard]] basic_permit {
 
 // A counting semaphore. Any thread, everything, unless it says otherwise; the destructor while nobody
 // waits. Whoever was told last may destroy it at once, also while the release() that told it is still
-// on its way out.
+// on its way out, or others who were told are, whose deadline came then. A wait on a loop is over when its callback
+// has run or its coroutine has gone on; one of a semaphore that barges, when its call has returned.
 //
 // n is from 0 to max(), else it is a broken contract; so it is when those who wait need more than twice max()
 // together. A wait for several permits is served whole, in its turn: those behind it wait until it has all of them.
@@ -111,8 +112,8 @@ class basic_semaphore {
     return detail::wait_by_clock<clock>(deadline, [this, n](nanos end) { return try_until(end, n); });
   }
 
-  // Calls f(wait_status) once, in a task of that loop and never before this returns, when the wait is over:
-  // granted, timed out at options.deadline, cancelled, or closed. Throws without memory for f, and then nothing
+  // Calls f(wait_status) once, in a task of that loop (so not before this returns, where it is called on
+  // that loop's thread), when the wait is over: granted, timed out at options.deadline, cancelled, or closed. Throws without memory for f, and then nothing
   // has happened. A closed loop: f is destroyed, the ticket is empty. A loop that closes, or is destroyed,
   // ends the wait: f is destroyed there without being called, and permits that it was granted go to others.
   // run_until_idle() waits for a deadline, as for a timer, and for nothing else of this.
@@ -133,7 +134,8 @@ class basic_semaphore {
   // was told something else, is about to be, or is unknown here.
   bool cancel(const ticket& wait) noexcept { return detail::cancel_wait(core_, wait); }
 
-  // Never fails, and allocates nothing. More than max() permits are a broken contract.
+  // Never fails. Allocates nothing, but for a segment now and then in phase 2, where it tries again until there is
+  // memory. More than max() permits are a broken contract.
   void release(std::ptrdiff_t n = 1) noexcept { core_.give(checked(n)); }
 
   // Whoever waits is told `closed`, and so is whoever comes. Permits may still be released, and forgotten.

@@ -90,6 +90,40 @@ void latch_on_the_stack() {
   play();
 }
 
+// Whoever waits for it is gone with it when the last has arrived, who would have waited as well.
+template <class Queue>
+void latch_goes_under_who_arrives() {
+  paged<hybridloop::basic_latch<Queue>> done(2);
+  char work = 0;
+  start("waiter", [&] {
+    done->wait();
+    done.destroy();
+    engine::the().touch(&work, false);
+  });
+  start("arrives", [&] {
+    engine::the().touch(&work, true);
+    done->arrive_and_wait(2);
+  });
+  play();
+}
+
+// Three that come for each other.
+template <class Queue>
+void all_arrive() {
+  paged<hybridloop::basic_latch<Queue>> done(3);
+  int work[3] = {};
+  unsigned left = 3;
+  for (int& mine : work) {
+    start("one of three", [&] {
+      engine::the().touch(&mine, true);
+      done->arrive_and_wait();
+      for (int& each : work) engine::the().touch(&each, false);
+      if (--left == 0) done.destroy();
+    });
+  }
+  play();
+}
+
 // What changes under the lock is heard by who looked before, and the condvar is gone behind the notification.
 template <class Queue>
 void condvar_on_the_stack() {
@@ -188,6 +222,9 @@ EXPLORE(signal_for_one_2, 2) {
 EXPLORE(signal_for_one_3, 3) { signal_for_one<three>(); }
 EXPLORE(latch_on_the_stack_1, 4) { latch_on_the_stack<one>(); }
 EXPLORE(latch_on_the_stack_3, 4) { latch_on_the_stack<three>(); }
+EXPLORE(latch_goes_under_who_arrives_1, 3) { latch_goes_under_who_arrives<one>(); }
+EXPLORE(latch_goes_under_who_arrives_3, 3) { latch_goes_under_who_arrives<three>(); }
+EXPLORE(all_arrive_1, 2) { all_arrive<one>(); }
 EXPLORE(condvar_on_the_stack_1, 4) { condvar_on_the_stack<one>(); }
 EXPLORE(condvar_on_the_stack_2, 2) {
   const afresh scene;

@@ -28,24 +28,9 @@ using condition = hybridloop::detail::notices<Queue>;
 template <class Queue>
 using gate = hybridloop::detail::gate_core<
     Queue, hybridloop::detail::event_account<typename Queue::traits, hybridloop::sync::manual_reset>>;
-template <class Queue>
-using permits = hybridloop::detail::permits<Queue, hybridloop::sync::fifo>;
-
-template <class Queue>
-void tell_all(condition<Queue>& c) {
-  c.send(c.account.notify_all(), wait_status::granted);
-}
-template <class Queue>
-void tell_all(gate<Queue>& g) {
-  const std::ptrdiff_t through = g.account.set();
-  if (through == 0) return;
-  g.send(through, wait_status::granted);
-  g.account.arrived();
-}
-template <class Queue>
-void tell_all(permits<Queue>& p) {
-  p.give(2);
-}
+using hybridloop::detail::permits;
+using hybridloop::sync::barging;
+using hybridloop::sync::fifo;
 
 // Segments outlive what they were for, and a scene begins without any.
 struct afresh {
@@ -55,39 +40,48 @@ struct afresh {
   ~afresh() { queue2::memory::forget_all(); }
 };
 
-// Two that wait. One of them may time out as well as be told, and the other destroys it when it was told.
-template <class Core>
-class pair {
- public:
-  template <class... Args>
-  explicit pair(Args... args) : there_(args...), of(*there_), hasty_(of, false), last_(of, false) {
-    for (auto* w : {&hasty_, &last_}) ledger::must(!of.enter(*w, 1, true), "nothing was there to be had");
-    start("hasty", [this] {
-      static_cast<void>(hybridloop::detail::wait_until_told(of, hasty_, engine::the().now() + 1000));
-    });
-    start("last", [this] {
-      ledger::must(hybridloop::detail::wait_until_told(of, last_, forever) == wait_status::granted, "told something else");
-      there_.destroy();
-    });
-  }
-
- private:
-  afresh memory_;
-  paged<Core> there_;
-
- public:
-  Core& of;
-
- private:
-  hybridloop::detail::thread_waiter<Core> hasty_;
-  hybridloop::detail::thread_waiter<Core> last_;
-};
-
-template <class Core, class... Args>
-void gives_up_beside_the_last(Args... args) {
-  pair<Core> both(args...);
-  start("teller", [&] { tell_all(both.of); });
+// Both wait. One of them may time out as well as be told, and the other destroys it when it was told.
+template <class Core, class Tell, class... Args>
+void gives_up_beside_the_last(Tell tell, Args... args) {
+  const afresh memory;
+  paged<Core> there(args...);
+  Core& core = *there;
+  hybridloop::detail::thread_waiter<Core> hasty(core, false);
+  hybridloop::detail::thread_waiter<Core> last(core, false);
+  for (auto* w : {&hasty, &last}) ledger::must(!core.enter(*w, 1, true), "nothing was there to be had");
+  start("hasty", [&] {
+    static_cast<void>(hybridloop::detail::wait_until_told(core, hasty, engine::the().now() + 1000));
+  });
+  start("last", [&] {
+    static_cast<void>(hybridloop::detail::wait_until_told(core, last, forever));
+    there.destroy();
+  });
+  start("teller", [&] { tell(core); });
   play();
+}
+
+template <class Queue>
+void notified() {
+  gives_up_beside_the_last<condition<Queue>>([](condition<Queue>& c) {
+    c.send(c.account.notify_all(), wait_status::granted);
+  });
+}
+template <class Queue>
+void let_through() {
+  gives_up_beside_the_last<gate<Queue>>([](gate<Queue>& g) {
+    const std::ptrdiff_t through = g.account.set();
+    if (through == 0) return;
+    g.send(through, wait_status::granted);
+    g.account.arrived();
+  }, false);
+}
+template <class Queue>
+void given() {
+  gives_up_beside_the_last<permits<Queue, fifo>>([](auto& p) { p.give(2); }, std::ptrdiff_t{0});
+}
+template <class Queue, class Fairness>
+void closed() {
+  gives_up_beside_the_last<permits<Queue, Fairness>>([](auto& p) { p.close(); }, std::ptrdiff_t{0});
 }
 
 // The one that may time out waits on a loop.
@@ -128,16 +122,19 @@ void loop_gives_up_beside_the_last() {
 
 }  // namespace
 
-EXPLORE(condvar_gives_up_0, 3) { gives_up_beside_the_last<condition<queue0>>(); }
-EXPLORE(condvar_gives_up_1, 3) { gives_up_beside_the_last<condition<queue1>>(); }
-EXPLORE(condvar_gives_up_2, 3) { gives_up_beside_the_last<condition<queue2>>(); }
-EXPLORE(condvar_gives_up_3, 3) { gives_up_beside_the_last<condition<queue3>>(); }
-EXPLORE(condvar_gives_up_locked, 3) { gives_up_beside_the_last<condition<queue_locked>>(); }
-EXPLORE(event_gives_up_1, 3) { gives_up_beside_the_last<gate<queue1>>(false); }
-EXPLORE(event_gives_up_2, 3) { gives_up_beside_the_last<gate<queue2>>(false); }
-EXPLORE(event_gives_up_3, 3) { gives_up_beside_the_last<gate<queue3>>(false); }
-EXPLORE(permit_gives_up_1, 3) { gives_up_beside_the_last<permits<queue1>>(std::ptrdiff_t{0}); }
-EXPLORE(permit_gives_up_2, 3) { gives_up_beside_the_last<permits<queue2>>(std::ptrdiff_t{0}); }
-EXPLORE(permit_gives_up_3, 3) { gives_up_beside_the_last<permits<queue3>>(std::ptrdiff_t{0}); }
+EXPLORE(condvar_gives_up_0, 3) { notified<queue0>(); }
+EXPLORE(condvar_gives_up_1, 3) { notified<queue1>(); }
+EXPLORE(condvar_gives_up_2, 3) { notified<queue2>(); }
+EXPLORE(condvar_gives_up_3, 3) { notified<queue3>(); }
+EXPLORE(condvar_gives_up_locked, 3) { notified<queue_locked>(); }
+EXPLORE(event_gives_up_1, 3) { let_through<queue1>(); }
+EXPLORE(event_gives_up_2, 3) { let_through<queue2>(); }
+EXPLORE(event_gives_up_3, 3) { let_through<queue3>(); }
+EXPLORE(permit_gives_up_1, 3) { given<queue1>(); }
+EXPLORE(permit_gives_up_2, 3) { given<queue2>(); }
+EXPLORE(permit_gives_up_3, 3) { given<queue3>(); }
+EXPLORE(closed_gives_up_1, 3) { closed<queue1, fifo>(); }
+EXPLORE(closed_gives_up_3, 3) { closed<queue3, fifo>(); }
+EXPLORE(closed_gives_up_barging, 3) { closed<queue1, barging>(); }
 EXPLORE(loop_gives_up_1, 2) { loop_gives_up_beside_the_last<queue1>(); }
 EXPLORE(loop_gives_up_3, 2) { loop_gives_up_beside_the_last<queue3>(); }
