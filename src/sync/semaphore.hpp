@@ -113,8 +113,8 @@ class basic_semaphore {
   }
 
   // Calls f(wait_status) once, in a task of that loop (so not before this returns, where it is called on
-  // that loop's thread), when the wait is over: granted, timed out at options.deadline, cancelled, or closed. Throws without memory for f, and then nothing
-  // has happened. A closed loop: f is destroyed, the ticket is empty. A loop that closes, or is destroyed,
+  // that loop's thread), when the wait is over: granted, timed out at options.deadline, cancelled, or closed.
+  // Throws without memory for f, and then nothing has happened. A closed loop: f is destroyed, the ticket is empty. A loop that closes, or is destroyed,
   // ends the wait: f is destroyed there without being called, and permits that it was granted go to others.
   // run_until_idle() waits for a deadline, as for a timer, and for nothing else of this.
   template <class F, class Build = detail::build_tag>
