@@ -174,7 +174,7 @@ inline std::vector<std::string> thread_ids() {
 }
 
 inline constexpr std::int64_t readiness_takes = 0;
-inline constexpr int early_returns = 0;  // of a sleep that nobody ended
+inline constexpr int early_returns = 0;
 
 inline bool is_readable(descriptor fd) {
   pollfd look{fd, POLLIN, 0};

@@ -65,8 +65,9 @@ inline constexpr bool pairs_are_tcp = true;
 
 std::vector<std::string> thread_ids();
 
-// WaitOnAddress may return for no reason, says its manual; in Wine it does when the machine is busy.
-inline constexpr int early_returns = 4;
+// How often a sleep returns that nobody ended. In Wine a thread finds the alert that was left for one that had its number
+// before, once: so the first WaitOnAddress of a thread may return, as its manual allows any to.
+inline constexpr int early_returns = 1;
 
 // Until a packet has come that says what a socket became. Wine has another process for that.
 inline constexpr std::int64_t readiness_takes = 200000000;
