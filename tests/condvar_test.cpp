@@ -444,8 +444,8 @@ TEST_CASE_TEMPLATE("a condvar that is destroyed by who was notified last stays u
       {
         const std::lock_guard<std::mutex> lock(m);
         waits = false;
+        changed.notify_all();
       }
-      changed.notify_all();
       while (!destroying) std::this_thread::yield();
       std::this_thread::sleep_for(5ms);
       too_early = gone;
