@@ -168,7 +168,7 @@ TEST_CASE("without anything scheduled there is no timeout, with something queued
 
 TEST_CASE("the timeout is never later than the earliest deadline, and zero for a past one") {
   loop l;
-  const auto near = clock_type::now() + 20ms;
+  const auto near = clock_type::now() + 500ms;
   l.at(clock_type::now() + 1h, [] {});
   l.at(near, [] {});
   l.poll();
@@ -177,13 +177,13 @@ TEST_CASE("the timeout is never later than the earliest deadline, and zero for a
   CHECK(left.has_value());
   if (left) {
     CHECK(*left > 0ns);
-    CHECK(*left <= 20ms);
+    CHECK(*left <= 500ms);
   }
   while (clock_type::now() < near) std::this_thread::sleep_until(near);
 
   CHECK(l.next_timeout() == 0ns);
   CHECK(l.poll() == 1);
-  CHECK(l.next_timeout().value_or(0ns) > 20ms);
+  CHECK(l.next_timeout().value_or(0ns) > 1min);
 }
 
 TEST_CASE("a foreign loop that obeys the timeout is late for no deadline, among many timers") {
@@ -1664,9 +1664,9 @@ TEST_CASE("a foreign loop serves posts, timers and watches, each once and in ord
   std::size_t returns = 0;
   while (finished != producers + 1 || ran != producers * each) {
     const auto left = l->next_timeout();
-    const timespec span{0, left ? static_cast<long>(left->count()) : 0};
+    const int span = left ? static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(*left).count()) : -1;
     pollfd both[] = {{l.handle(), POLLIN, 0}, {own.left(), POLLIN, 0}};
-    ::ppoll(both, 2, left ? &span : nullptr, nullptr);
+    ::poll(both, 2, span);
     ++returns;
     if ((both[1].revents & POLLIN) != 0) foreign_events += own.drain_left();
     l->poll();

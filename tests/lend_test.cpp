@@ -377,7 +377,6 @@ TEST_CASE_TEMPLATE_DEFINE("what comes as a loan begins, or ends, is not lost", t
     meddle([&](loop_type& l) { l.stop(); }, [](auto& l) { l.await_end(); });
     meddle([&](loop_type& l) { l.close(); }, [](auto& l) { l.await_end(); });
     meddle([&](loop_type& l) { l.wake(); }, [](auto& l) { await_parks(*l, 2); });
-    gate called;
     std::optional<scoped_thread> caller;
     std::thread::id by;
     meddle(
