@@ -12029,7 +12029,7 @@ HYBRIDLOOP_CLOSE
 HYBRIDLOOP_OPEN
 
 // How a wait ended. Time running out is an answer.
-enum class [[nodiscard]] wait_status : std::uint8_t {
+enum class wait_status : std::uint8_t {
   granted,    // the permits are yours, or you were notified
   timed_out,  // the deadline came first; nothing was taken
   cancelled,  // cancel() came first; nothing was taken
