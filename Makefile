@@ -27,7 +27,7 @@
 #
 #   CXX=clang++       a compiler, with what it needs: CXX="g++-12 -m32"
 #   CPU=s390x         one of these CPUs: its cross compiler, or clang's target, and the tests in qemu
-#   SYSTEM=windows    by MinGW-w64, or clang++ with its headers, and the tests in Wine (g++-mingw-w64-x86-64-posix, wine64)
+#   SYSTEM=windows    by MinGW-w64, or clang++ with its headers, and the tests in Wine (g++-mingw-w64-x86-64-posix, wine64; lld)
 #   STD=c++20         the language
 #   OPT=-O2           the optimizer: -O0 for the tests, which are long to compile; benches and examples have -O2
 #   SAN=thread        a sanitizer: thread, or address,undefined
@@ -106,14 +106,17 @@ run      := qemu-$(CPU:armhf=arm) -L /usr/$(triple)
 endif
 
 # Of this machine's headers, which are for another system, doctest alone. clang takes half of g++'s time, and MinGW's
-# headers, libraries and linker; its own thread_local and inline type_info are not what those libraries were built with.
+# headers and libraries; its own thread_local and inline type_info are not what those libraries were built with.
 linker   := $(CXX)
 ifneq ($(SYSTEM),)
 finds    += -isystem build/$(SYSTEM)/include
 endif
 ifneq ($(and $(SYSTEM),$(findstring clang,$(CXX))),)
-linker   := x86_64-w64-mingw32-g++-posix
-mingw    := $(shell $(linker) -print-file-name=include/c++)
+posix    := x86_64-w64-mingw32-g++-posix
+mingw    := $(shell $(posix) -print-file-name=include/c++)
+# lld, where it is, takes one second instead of 90.
+lld      := $(CXX) --target=x86_64-w64-mingw32 -pthread -fuse-ld=lld -L$(dir $(shell $(posix) -print-libgcc-file-name))
+linker   := $(if $(shell command -v ld.lld),$(lld),$(posix))
 finds    += --target=x86_64-w64-mingw32 -femulated-tls -D__GXX_TYPEINFO_EQUALITY_INLINE=0 -nostdlibinc \
             $(patsubst %,-isystem %,$(mingw) $(mingw)/x86_64-w64-mingw32 $(mingw)/backward /usr/x86_64-w64-mingw32/include)
 endif
