@@ -1,10 +1,10 @@
 #!/bin/sh
 # Compiles and links the tests for systems that are not here.   sh tests/os_check.sh [TARGET...]
 #
-# By zig's clang and libc++, which npm brings (395 MB, into build/zig). What is linked for macOS or a BSD
-# cannot run here, and the last word on each line says so; aarch64-linux-musl runs in qemu. FILES= names
-# other tests than all of them, each by its stem. LINK=0 only compiles: to link, zig builds a system's libraries
-# first, which takes a minute. Without the registry nothing is checked, in a sentence.
+# By zig's clang and libc++, which npm brings (395 MB, into build/zig). What is linked for macOS or a BSD cannot
+# run here, and the last word on each line says so; aarch64-linux-musl runs in qemu (G_SLICE: see the Makefile).
+# FILES= names other tests than all of them, each by its stem. LINK=0 only compiles: to link, zig builds a
+# system's libraries first, which takes a minute. Without the registry nothing is checked, in a sentence.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -92,7 +92,7 @@ case $target in
 esac
 command -v qemu-aarch64 > /dev/null || { echo "$target: linked; not run, qemu-aarch64 is not here"; exit; }
 for program in tests awaiter20 deaf; do
-  TEST_SCALE=${TEST_SCALE:-0.05} qemu-aarch64 "$out/$program" > "$out/run.log" 2>&1 || {
+  G_SLICE=always-malloc TEST_SCALE=${TEST_SCALE:-0.05} qemu-aarch64 "$out/$program" > "$out/run.log" 2>&1 || {
     echo "$target: linked, $program fails in qemu"; tail -20 "$out/run.log"; exit 1; }
   echo "$target: $program linked, run in qemu: $(grep 'test cases' "$out/run.log")"
 done
