@@ -3,8 +3,9 @@
 #
 # By zig's clang and libc++, which npm brings (395 MB, into build/zig). What is linked for macOS or a BSD cannot
 # run here, and the last word on each line says so; aarch64-linux-musl runs in qemu (G_SLICE: see the Makefile).
-# FILES= names other tests than all of them, each by its stem. LINK=0 only compiles: to link, zig builds a
-# system's libraries first, which takes a minute. Without the registry nothing is checked, in a sentence.
+# FILES= names other tests than all of them, each by its stem. LINK= names the systems to link for, the others are
+# only compiled: zig builds a system's libraries first, which takes a minute. Without the registry nothing is
+# checked, in a sentence.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -31,6 +32,7 @@ fi
 target=$1 out=build/os/$1
 sh packaging/doctest.sh c++ "$out/include"
 
+links() { case " ${LINK-$all} " in *" $target "*) ;; *) false ;; esac; }
 stems() {
   for file in tests/*_test.cpp; do
     stem=$(basename "$file" _test.cpp)
@@ -56,7 +58,7 @@ compile() {
 }
 link() {
   program=$1; shift
-  [ "${LINK:-1}" = 1 ] || return 0
+  links || return 0
   $zig c++ -target "$target" -pthread $static "$@" $libraries -o "$program" > "$program.log" 2>&1 && return
   echo "$target: $program does not link"; tail -5 "$program.log"
   exit 1
@@ -84,7 +86,7 @@ link "$out/awaiter20" "$out/main.o" ${helpers:+"$out/$helpers.o"} "$out/awaiter2
 compile tests/ingress_test.cpp "$out/deaf.o" -DHYBRIDLOOP_NO_IO=1
 compile tests/main.cpp "$out/deaf_main.o" -DHYBRIDLOOP_NO_IO=1
 link "$out/deaf" "$out/deaf_main.o" ${helpers:+"$out/$helpers.o"} "$out/deaf.o"
-[ "${LINK:-1}" = 1 ] || { echo "$target: compiled"; exit; }
+links || { echo "$target: compiled"; exit; }
 
 case $target in
   *linux-musl) ;;
